@@ -1,0 +1,1 @@
+"""MIaaS and KServe V1 in front of NVIDIA Triton."""

@@ -1,0 +1,210 @@
+"""One nested JSON list ↔ one tensor, exact and strict.
+
+A list is flattened axis by axis at C speed; only an error walks the elements.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from itertools import chain
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from adapter.core.datatypes import DATATYPES, Datatype, from_bf16, pack_bytes, to_bf16, unpack_bytes
+from adapter.core.errors import InvalidInput
+from adapter.core.types import Tensor, TensorMetadata
+
+Where = Callable[[Sequence[int]], str]
+"""The JSON path of an element, from its indices in the tensor."""
+
+_ALLOWED: dict[str, set[type]] = {"bool": {bool}, "integer": {int}, "number": {int, float}}
+_EXPECTED = {
+    "bool": "a boolean",
+    "integer": "an integer",
+    "number": "a number",
+    "bytes": 'a string or {"b64": "…"}',
+}
+
+
+def decode_tensor(tensor: TensorMetadata, value: Any, where: Where) -> Tensor:
+    """One nested list → one tensor of the declared datatype and shape.
+
+    Raises InvalidInput that names the tensor, the path (by `where`) of the first offending element, what was
+    expected there and what came.
+    """
+    flat, shape = _flatten(tensor, value, where)
+    datatype = DATATYPES[tensor.datatype]
+
+    def fail(i: int, expected: str) -> InvalidInput:
+        at = where(_unravel(i, shape))
+        return _invalid(tensor, at, expected, describe(flat[i]))
+
+    if datatype.kind == "bytes":
+        data = pack_bytes([_to_bytes(element, i, fail) for i, element in enumerate(flat)])
+    else:
+        data = _to_array(datatype, flat, fail).tobytes()
+    return Tensor(tensor.name, tensor.datatype, shape, data)
+
+
+def _flatten(tensor: TensorMetadata, value: Any, where: Where) -> tuple[list[Any], tuple[int, ...]]:
+    """Unfold `value` axis by axis, holding each axis to its declared size and to one size throughout."""
+    level: list[Any] = [value]
+    shape: tuple[int, ...] = ()
+    for axis, declared in enumerate(tensor.shape):
+        kinds = set(map(type, level))
+        if list not in kinds and declared == 1 and axis == len(tensor.shape) - 1:
+            # A scalar stands for the one element of a last axis of size 1.
+            return level, (*shape, 1)
+        if not level:
+            # Below an empty axis nothing shows the size.
+            shape = (*shape, max(declared, 0))
+            continue
+        if kinds != {list}:
+            odd = next(i for i, element in enumerate(level) if type(element) is not list)
+            rank = f"an array ({len(tensor.shape)} axes in all, shape {list(tensor.shape)})"
+            raise _invalid(tensor, where(_unravel(odd, shape)), rank, describe(level[odd]))
+        size = declared if declared >= 0 else len(level[0])
+        if set(map(len, level)) != {size}:
+            odd = next(i for i, element in enumerate(level) if len(element) != size)
+            path = where(_unravel(odd, shape))
+            raise _invalid(tensor, path, f"{size} elements", f"{len(level[odd])}")
+        level = list(chain.from_iterable(level))
+        shape = (*shape, size)
+    return level, shape
+
+
+def _to_array(
+    datatype: Datatype, flat: list[Any], fail: Callable[[int, str], InvalidInput]
+) -> npt.NDArray[Any]:
+    """Elements of one datatype → numpy, strictly: nothing is cut, wrapped or made infinite."""
+    allowed = _ALLOWED[datatype.kind]
+    if not set(map(type, flat)) <= allowed:
+        odd = next(i for i, element in enumerate(flat) if type(element) not in allowed)
+        raise fail(odd, f"{_EXPECTED[datatype.kind]} ({datatype.name})")
+    if datatype.kind == "bool":
+        return np.array(flat, datatype.dtype)
+    if datatype.kind == "integer":
+        limits = np.iinfo(datatype.dtype)
+        if flat and not (limits.min <= min(flat) and max(flat) <= limits.max):
+            odd = next(i for i, element in enumerate(flat) if not limits.min <= element <= limits.max)
+            raise fail(odd, f"{datatype.name} from {limits.min} to {limits.max}")
+        return np.array(flat, datatype.dtype)
+    return _to_floats(datatype, flat, fail)
+
+
+def _to_floats(
+    datatype: Datatype, flat: list[Any], fail: Callable[[int, str], InvalidInput]
+) -> npt.NDArray[Any]:
+    expected = f"a number within {datatype.name}'s range"
+    try:
+        wide = np.array(flat, np.float64)
+    except OverflowError:
+        odd = next(i for i, element in enumerate(flat) if type(element) is int and not _fits_double(element))
+        raise fail(odd, expected) from None
+    if datatype.name == "BF16":
+        narrow = to_bf16(wide)
+        infinite = (narrow & 0x7FFF) == 0x7F80
+    else:
+        with np.errstate(over="ignore"):
+            narrow = wide.astype(datatype.dtype)
+        infinite = np.isinf(narrow)
+    overflow = infinite & np.isfinite(wide)
+    if overflow.any():
+        raise fail(int(overflow.argmax()), expected)
+    return narrow
+
+
+def _fits_double(value: int) -> bool:
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
+
+
+def _to_bytes(element: Any, i: int, fail: Callable[[int, str], InvalidInput]) -> bytes:
+    """A BYTES element: a string as UTF-8, or `{"b64": "…"}` (TensorFlow Serving's form of binary values)."""
+    if type(element) is str:
+        return element.encode()
+    if type(element) is dict and element.keys() == {"b64"} and type(element["b64"]) is str:
+        try:
+            return base64.b64decode(element["b64"].encode(), validate=True)
+        except binascii.Error:
+            raise fail(i, "b64 in the standard base64 alphabet, padded (RFC 4648)") from None
+    raise fail(i, f"{_EXPECTED['bytes']} (BYTES)")
+
+
+def _unravel(i: int, shape: Sequence[int]) -> tuple[int, ...]:
+    indices: list[int] = []
+    for axis in range(len(shape)):
+        indices.append(i // prod(shape[axis + 1 :]) % shape[axis])
+    return tuple(indices)
+
+
+def indices(at: Sequence[int]) -> str:
+    return "".join(f"[{i}]" for i in at)
+
+
+def _invalid(tensor: TensorMetadata, path: str, expected: str, got: str) -> InvalidInput:
+    return InvalidInput(
+        f"input {tensor.name!r}: {path}: expected {expected}, got {got}",
+        {"input": tensor.name, "path": path, "expected": expected, "got": got},
+    )
+
+
+def describe(value: Any) -> str:
+    """A JSON value in a few words, for an error's message."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            text = repr(value)
+            return text if len(text) <= 40 else f"{text[:40]}…"
+        case str():
+            return f"the string {value[:40]!r}{'…' if len(value) > 40 else ''}"
+        case list():
+            return f"an array of {len(value)}"
+        case _:
+            names = ", ".join(repr(str(key)[:40]) for key in list(value)[:3])
+            return f"an object with {names or 'no members'}"
+
+
+def to_json(tensor: Tensor) -> Any:
+    """A tensor → what a JSON writer prints for it: a numpy array of the tensor's shape, or nested lists.
+
+    FP16 and BF16 widen to FP32, exactly. BYTES become strings; b64 objects where the name ends in `_bytes` or
+    an element is not UTF-8 (TensorFlow Serving's rule). NaN and infinities stay for the writer to print.
+    """
+    datatype = DATATYPES[tensor.datatype]
+    if datatype.kind == "bytes":
+        return _to_strings(tensor)
+    array = np.frombuffer(tensor.data, datatype.dtype)
+    if tensor.datatype == "BF16":
+        array = from_bf16(array)
+    elif tensor.datatype == "FP16":
+        array = array.astype(np.float32)
+    return array.reshape(tensor.shape)
+
+
+def _to_strings(tensor: Tensor) -> Any:
+    elements = unpack_bytes(tensor.data)
+    flat: list[Any]
+    try:
+        if tensor.name.endswith("_bytes"):
+            flat = [_b64(element) for element in elements]
+        else:
+            flat = [element.decode() for element in elements]
+    except UnicodeDecodeError:
+        flat = [_b64(element) for element in elements]
+    for size in reversed(tensor.shape[1:]):
+        flat = [flat[i : i + size] for i in range(0, len(flat), size)] if size else []
+    return flat if tensor.shape else flat[0]
+
+
+def _b64(element: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(element).decode()}

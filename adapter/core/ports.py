@@ -1,0 +1,60 @@
+"""The two seams: what the adapter asks of an inference engine and of a job queue."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from adapter.core.types import (
+    InferRequest,
+    InferResponse,
+    Job,
+    JobResult,
+    JobStatus,
+    ModelMetadata,
+    ModelVersion,
+)
+
+
+class Engine(Protocol):
+    """Runs models. Every method raises `EngineUnavailable` when the engine does not answer."""
+
+    async def models(self) -> Sequence[ModelVersion]:
+        """Every version that the engine knows of, ready or not."""
+
+    async def metadata(self, name: str, version: str = "") -> ModelMetadata:
+        """Describe `version`, or the latest ready one. Raises `ModelNotFound` or `ModelNotReady`."""
+
+    async def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
+        """Run one inference.
+
+        Raises `InvalidInput` when the model refuses the input, `InferenceFailed` when it breaks on it,
+        `DeadlineExceeded` after `timeout_s`, and what `metadata` raises.
+        """
+
+
+class Delivery(Protocol):
+    """A job lent to this worker until it is finished or given back."""
+
+    job: Job
+    attempt: int
+
+    async def extend(self) -> None:
+        """Keep it for another `ack_wait_s`."""
+
+    async def finish(self, result: JobResult) -> None:
+        """Publish the result, unless one is there already, and strike the job off the queue."""
+
+    async def give_back(self, delay_s: float) -> None:
+        """Let it be delivered again after `delay_s`."""
+
+
+class JobQueue(Protocol):
+    """Keeps jobs and their results. Every method raises `QueueUnavailable` when the queue does not answer."""
+
+    async def submit(self, job: Job) -> None:
+        """Store the job durably; it will run at least once. Raises `QueueFull`, `PayloadTooLarge`."""
+
+    async def status(self, client: str, job_id: str) -> JobStatus:
+        """Where the client's job stands. Raises `JobNotFound`."""
+
+    async def fetch(self, most: int, wait_s: float) -> Sequence[Delivery]:
+        """Take up to `most` jobs, waiting at most `wait_s` for the first one."""

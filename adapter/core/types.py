@@ -1,0 +1,148 @@
+"""The nouns that every part of the adapter shares; names are the Open Inference Protocol's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Literal
+
+Parameter = bool | int | float | str
+"""A request parameter as Triton takes it."""
+
+AnswerForm = Literal["predictions", "outputs", "names"]
+"""How an answer mirrors its input: V1's rows, V1's columns, or MIaaS's object of named outputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A named tensor; `data` is the protocol's binary form.
+
+    Fixed-size elements are little-endian in row-major order; each BYTES element follows its length as a
+    32-bit unsigned integer.
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """One inference: a model, its input tensors, the outputs wanted (none named: all)."""
+
+    model_name: str
+    model_version: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[str, ...] = ()
+    id: str = ""
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class InferResponse:
+    """What a model answered."""
+
+    model_name: str
+    model_version: str
+    outputs: tuple[Tensor, ...]
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorMetadata:
+    """A model's declared input or output; `shape` counts the batch axis, -1 is any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetadata:
+    """One served version of a model.
+
+    `max_batch_size` 0 means that the model does not batch; otherwise axis 0 of every tensor is the batch.
+    `versions` are all versions served now, ascending. `feature_names` name the last axis of the only input.
+    """
+
+    name: str
+    version: str
+    versions: tuple[str, ...]
+    platform: str
+    framework: str
+    max_batch_size: int
+    inputs: tuple[TensorMetadata, ...]
+    outputs: tuple[TensorMetadata, ...]
+    feature_names: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    deprecated_versions: frozenset[str] = frozenset()
+    sunset: Mapping[str, date] = field(default_factory=dict)
+
+    @property
+    def batched(self) -> bool:
+        """Whether axis 0 of every tensor is the batch."""
+        return self.max_batch_size > 0
+
+    @property
+    def deprecated(self) -> bool:
+        """Whether this version is on its way out."""
+        return self.version in self.deprecated_versions
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A line of the registry: one version of one model, and what Triton says of it."""
+
+    name: str
+    version: str
+    ready: bool
+    state: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who is calling. `id` is stable over key rotation; what one client owns does not exist for another."""
+
+    id: str
+    scopes: frozenset[str] = frozenset({"infer", "read"})
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An accepted asynchronous inference; times are seconds since the epoch."""
+
+    id: str
+    client: str
+    request: InferRequest
+    form: AnswerForm
+    batched: bool
+    submitted: float
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed: a code of `adapter.core.errors` and a sentence."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """The immutable end of a job: a response or an error."""
+
+    outcome: InferResponse | JobError
+    form: AnswerForm
+    batched: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """Where a job stands, since `timestamp` (epoch seconds); `result` is None until its end."""
+
+    id: str
+    timestamp: float
+    result: JobResult | None = None
