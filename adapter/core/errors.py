@@ -16,6 +16,7 @@ AdapterError
 ├── InferenceFailed       the model itself, or its backend, failed
 └── Unavailable           later it may work: the request was not done
     ├── ModelNotReady     the model is loading, or its load failed
+    ├── ModelCrashed      the model's process died; it is being started again
     ├── EngineUnavailable Triton does not answer
     ├── QueueUnavailable  NATS does not answer
     └── QueueFull         the queue's limit is reached
@@ -128,6 +129,12 @@ class ModelNotReady(Unavailable):
     """The model exists but cannot answer: it is loading, unloading, or its load failed."""
 
     code = "model_not_ready"
+
+
+class ModelCrashed(Unavailable):
+    """The process that runs the model died, on this request or on an earlier one."""
+
+    code = "model_crashed"
 
 
 class EngineUnavailable(Unavailable):

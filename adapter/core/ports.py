@@ -18,7 +18,7 @@ class Engine(Protocol):
     """Runs models. Every method raises `EngineUnavailable` when the engine does not answer."""
 
     async def models(self) -> Sequence[ModelVersion]:
-        """Every version that the engine knows of, ready or not."""
+        """Every version that is loaded, is loading, or could not be loaded."""
 
     async def metadata(self, name: str, version: str = "") -> ModelMetadata:
         """Describe `version`, or the latest ready one. Raises `ModelNotFound` or `ModelNotReady`."""
@@ -29,6 +29,12 @@ class Engine(Protocol):
         Raises `InvalidInput` when the model refuses the input, `InferenceFailed` when it breaks on it,
         `DeadlineExceeded` after `timeout_s`, and what `metadata` raises.
         """
+
+    def forget(self) -> None:
+        """Believe nothing that was said of models so far: the next look-up asks the engine."""
+
+    async def close(self) -> None:
+        """Let go of the engine."""
 
 
 class Delivery(Protocol):
@@ -58,3 +64,9 @@ class JobQueue(Protocol):
 
     async def fetch(self, most: int, wait_s: float) -> Sequence[Delivery]:
         """Take up to `most` jobs, waiting at most `wait_s` for the first one."""
+
+    async def ping(self) -> None:
+        """Return when the queue answers."""
+
+    async def close(self) -> None:
+        """Let go of the queue."""

@@ -64,6 +64,7 @@ class ModelMetadata:
 
     `max_batch_size` 0 means that the model does not batch; otherwise axis 0 of every tensor is the batch.
     `versions` are all versions served now, ascending. `feature_names` name the last axis of the only input.
+    `labels` map names to versions; `deprecated_versions` and `sunset` go by version, "*" is all of them.
     """
 
     name: str
@@ -87,17 +88,16 @@ class ModelMetadata:
     @property
     def deprecated(self) -> bool:
         """Whether this version is on its way out."""
-        return self.version in self.deprecated_versions
+        return not self.deprecated_versions.isdisjoint((self.version, "*"))
 
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A line of the registry: one version of one model, and what Triton says of it."""
+    """A line of the registry: one version of a model, and why it is not ready."""
 
     name: str
     version: str
     ready: bool
-    state: str
     reason: str = ""
 
 

@@ -1,0 +1,62 @@
+"""The adapter's errors as HTTP: one table from the tree to a status, and the two forms of a body."""
+
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from adapter.core import errors
+
+STATUS: dict[type[errors.AdapterError], HTTPStatus] = {
+    errors.InvalidInput: HTTPStatus.BAD_REQUEST,
+    errors.PayloadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    errors.UnsupportedEncoding: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    errors.Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    errors.PermissionDenied: HTTPStatus.FORBIDDEN,
+    errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
+    errors.NotFound: HTTPStatus.NOT_FOUND,
+    errors.IdempotencyConflict: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.NotSupported: HTTPStatus.NOT_IMPLEMENTED,
+    errors.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
+    errors.InferenceFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
+    errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    errors.AdapterError: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+"""An error that is not listed has its nearest listed ancestor's status."""
+
+_MOST_CHARACTERS = 2000
+
+
+def status_of(error: errors.AdapterError) -> HTTPStatus:
+    """The HTTP status that stands for an error, in every contract."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def error_response(path: str, error: errors.AdapterError) -> Response:
+    """An error in the form of the contract that `path` belongs to, with the headers its status asks for."""
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.Unavailable | errors.RateLimited):
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, errors.Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="miaas-adapter"'
+    return error_body(path, status_of(error), error.code, error.message, error.details, headers)
+
+
+def error_body(
+    path: str,
+    status: int,
+    code: str,
+    message: str,
+    details: dict[str, Any] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """V1's and V2's `{"error": "…"}`, or MIaaS's `{"error": {"code", "message", "details"?}}`."""
+    message = message if len(message) <= _MOST_CHARACTERS else message[: _MOST_CHARACTERS - 1] + "…"
+    content: Any = message
+    if not path.startswith(("/v1/models/", "/v2")):
+        content = {"code": code, "message": message}
+        if details:
+            content["details"] = details
+    body = orjson.dumps({"error": content}, default=str)
+    return Response(body, status, headers, media_type="application/json")

@@ -1,0 +1,119 @@
+"""One gRPC channel to a Triton, and the one place where gRPC's errors become ours."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2 as pb
+
+from adapter.core.errors import (
+    AdapterError,
+    DeadlineExceeded,
+    EngineUnavailable,
+    InferenceFailed,
+    InvalidInput,
+    ModelCrashed,
+    ModelNotFound,
+    ModelNotReady,
+    Unavailable,
+)
+
+_REQUEST_ID = re.compile(r"^\[request id: [^\]]*\] ")
+_SERVICE = "/inference.GRPCInferenceService/"
+_OPTIONS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A Triton that came back is found again within a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A Triton whose machine vanished without a word is noticed.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+]
+_CONTROL_TIMEOUT_S = 5.0
+_LOAD_TIMEOUT_S = 600.0
+
+
+class GrpcTransport:
+    """Triton's gRPC service. Every call raises an AdapterError, never a grpc.RpcError."""
+
+    def __init__(self, url: str) -> None:
+        self._channel = grpc.aio.insecure_channel(url, options=_OPTIONS)
+        self._url = url
+        # Without serializers the call takes and gives bytes: the hot path builds no message objects.
+        self._infer = self._channel.unary_unary(_SERVICE + "ModelInfer")
+        self._index = self._method("RepositoryIndex", pb.RepositoryIndexResponse.FromString)
+        self._config = self._method("ModelConfig", pb.ModelConfigResponse.FromString)
+        self._load = self._method("RepositoryModelLoad", pb.RepositoryModelLoadResponse.FromString)
+        self._unload = self._method("RepositoryModelUnload", pb.RepositoryModelUnloadResponse.FromString)
+
+    def _method(self, name: str, response: Callable[[bytes], Any]) -> Any:
+        return self._channel.unary_unary(
+            _SERVICE + name,
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=response,
+        )
+
+    async def infer(self, request: bytes, timeout_s: float) -> bytes:
+        """A serialized `ModelInferRequest` → the serialized `ModelInferResponse`."""
+        answer: bytes = await self._call(self._infer, request, timeout_s)
+        return answer
+
+    async def repository_index(self) -> pb.RepositoryIndexResponse:
+        """Every model and version that Triton knows of, with its state."""
+        return await self._call(self._index, pb.RepositoryIndexRequest(), _CONTROL_TIMEOUT_S)
+
+    async def model_config(self, name: str, version: str) -> Any:
+        """The `ModelConfig` of one version, auto-completed parts included."""
+        request = pb.ModelConfigRequest(name=name, version=version)
+        return (await self._call(self._config, request, _CONTROL_TIMEOUT_S)).config
+
+    async def load_model(self, name: str) -> None:
+        """Load the model, or load it anew when its files changed (explicit model control)."""
+        await self._call(self._load, pb.RepositoryModelLoadRequest(model_name=name), _LOAD_TIMEOUT_S)
+
+    async def unload_model(self, name: str) -> None:
+        """Unload the model; Triton answers before the last request on it has ended."""
+        await self._call(self._unload, pb.RepositoryModelUnloadRequest(model_name=name), _LOAD_TIMEOUT_S)
+
+    async def _call(self, method: Any, request: Any, timeout_s: float) -> Any:
+        try:
+            return await method(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise self._translate(error) from error
+        except grpc.aio.UsageError as error:
+            raise EngineUnavailable("the connection to Triton is closed") from error
+
+    def _translate(self, error: grpc.aio.AioRpcError) -> AdapterError:
+        """A gRPC status → the tree of errors; Triton's own words tell apart what its codes do not."""
+        message = _cleaned(error.details() or "")
+        match error.code():
+            case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE:
+                return InvalidInput(message)
+            case grpc.StatusCode.NOT_FOUND:
+                return ModelNotFound(message)
+            case grpc.StatusCode.DEADLINE_EXCEEDED:
+                return DeadlineExceeded("Triton did not answer in time")
+            case grpc.StatusCode.RESOURCE_EXHAUSTED:
+                return Unavailable(message)
+            case grpc.StatusCode.UNAVAILABLE if "maximum queue size" in message:
+                return Unavailable("Triton's queue for this model is full")
+            case grpc.StatusCode.INTERNAL if "is not healthy" in message:
+                return ModelCrashed(message)
+            case grpc.StatusCode.UNAVAILABLE if "not ready" in message:
+                return ModelNotReady(message)
+            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+                return EngineUnavailable("Triton cannot be reached")
+            case _:
+                return InferenceFailed(message or f"Triton answered {error.code().name}")
+
+    async def close(self) -> None:
+        """Let go of the channel; calls in flight are cancelled."""
+        await self._channel.close()
+
+
+def _cleaned(message: str) -> str:
+    """Triton's message without its request id and without a Python traceback, which names server paths."""
+    return _REQUEST_ID.sub("", message).partition("\n\nAt:")[0].strip()
