@@ -1,7 +1,7 @@
 """The adapter's errors as HTTP: one table from the tree to a status, and the two forms of a body."""
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from starlette.responses import Response
@@ -26,6 +26,13 @@ STATUS: dict[type[errors.AdapterError], HTTPStatus] = {
 """An error that is not listed has its nearest listed ancestor's status."""
 
 _MOST_CHARACTERS = 2000
+
+
+def contract_of(path: str) -> Literal["v1", "v2", "miaas"]:
+    """The contract that a path belongs to, and so the form of its errors; unknown paths are MIaaS's."""
+    if path.startswith("/v1/models/"):
+        return "v1"
+    return "v2" if path == "/v2" or path.startswith("/v2/") else "miaas"
 
 
 def status_of(error: errors.AdapterError) -> HTTPStatus:
@@ -54,7 +61,7 @@ def error_body(
     """V1's and V2's `{"error": "…"}`, or MIaaS's `{"error": {"code", "message", "details"?}}`."""
     message = message if len(message) <= _MOST_CHARACTERS else message[: _MOST_CHARACTERS - 1] + "…"
     content: Any = message
-    if not path.startswith(("/v1/models/", "/v2")):
+    if contract_of(path) == "miaas":
         content = {"code": code, "message": message}
         if details:
             content["details"] = details

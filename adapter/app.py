@@ -1,0 +1,121 @@
+"""The composition root: opens and closes the services, mounts the contracts."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi_offline import FastAPIOffline
+from prometheus_client import CollectorRegistry
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from adapter import __version__
+from adapter.contracts import miaas, v1
+from adapter.contracts.answers import json_response
+from adapter.contracts.errors import error_body, error_response
+from adapter.contracts.gateway import Gateway
+from adapter.core.dataplane import DataPlane
+from adapter.core.errors import AdapterError
+from adapter.core.metrics import Metrics
+from adapter.core.ports import Engine
+from adapter.core.types import Client
+from adapter.jobs.jetstream import JetStreamQueue
+from adapter.security.keys import KeyStore
+from adapter.settings import Settings
+from adapter.triton.client import TritonEngine
+
+_DOCS_FILES = "/docs/files"
+_DOCS_PATHS = frozenset(
+    {"/openapi.json", "/docs", "/docs/oauth2-redirect"}
+    | {f"{_DOCS_FILES}/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")}
+)
+
+
+class _Segment(Convertor[str]):
+    """A path's segment up to a colon: what follows the colon is V1's verb."""
+
+    regex = "[^/:]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+class Services:
+    """What lives as long as the process: the engine, the queue, the keys, the metrics."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.metrics = Metrics(CollectorRegistry())
+        self.engine: Engine = TritonEngine(settings.triton_grpc_url, settings.metadata_ttl_s)
+        self.queue = JetStreamQueue(settings)
+        self.keys = KeyStore(settings.keys_path)
+        self.dataplane = DataPlane(self.engine, self.metrics)
+
+    async def authenticate(self, credential: str) -> Client:
+        """Whose credential this is. Raises Unauthenticated."""
+        return self.keys.authenticate(credential)
+
+    @asynccontextmanager
+    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        """Connect on the way in, let go on the way out."""
+        self.queue.open()
+        try:
+            yield
+        finally:
+            await self.queue.close()
+            await self.engine.close()
+
+
+def create_app(settings: Settings, services: Services) -> FastAPI:
+    """The API: every contract behind one gateway. It opens and closes `services` with its lifespan."""
+    register_url_convertor("segment", _Segment())
+    options: dict[str, Any] = {
+        "title": "MIaaS adapter",
+        "version": __version__,
+        "lifespan": services.lifespan,
+    }
+    if settings.docs:
+        app = FastAPIOffline(redoc_url=None, static_url=_DOCS_FILES, **options)
+        open_paths = _DOCS_PATHS
+    else:
+        app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, **options)
+        open_paths = frozenset()
+    app.router.redirect_slashes = False
+    app.add_middleware(
+        Gateway, authenticate=services.authenticate, metrics=services.metrics, open_paths=open_paths
+    )
+    app.include_router(v1.router(services.dataplane, settings))
+    app.include_router(miaas.router(services.dataplane, services.queue, services.metrics, settings))
+    app.add_api_route("/", _alive, methods=["GET"], tags=["V1"], summary="KServe's liveness")
+    for kind in (AdapterError, HTTPException, Exception):
+        app.add_exception_handler(kind, _on_error)
+    return app
+
+
+async def _alive() -> Response:
+    return json_response({"status": "alive"})
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    """Any error in the form of the contract that its path belongs to.
+
+    The router's own are 404 for a path that is none and 405 for a method that a path does not take. Of an
+    unexpected one nothing is shown; Starlette raises it again, for the log.
+    """
+    path = request.url.path
+    if isinstance(error, AdapterError):
+        return error_response(path, error)
+    if not isinstance(error, HTTPException):
+        return error_response(path, AdapterError("an internal error; the server's log has more"))
+    message = str(error.detail)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        message = f"no such path: {path[:200]}"
+    elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        message = f"{request.method} is not allowed on {path[:200]}"
+    code = HTTPStatus(error.status_code).name.lower()
+    return error_body(path, error.status_code, code, message, headers=dict(error.headers or {}))

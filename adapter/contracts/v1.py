@@ -1,0 +1,71 @@
+"""KServe's V1 protocol, compatible with TensorFlow Serving's REST API: model metadata and `:predict`."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from adapter.contracts.answers import json_response, version_headers
+from adapter.contracts.body import parse_json, read_body
+from adapter.contracts.models import model_body
+from adapter.core.codec import decode_body, encode_answer
+from adapter.core.dataplane import DataPlane
+from adapter.core.errors import NotSupported
+from adapter.core.types import InferRequest
+from adapter.settings import Settings
+
+_MODEL = "/v1/models/{name:segment}"
+_VERSION = _MODEL + "/versions/{version:segment}"
+_LABEL = _MODEL + "/labels/{label:segment}"
+
+
+class Predict:
+    """`POST …:predict` as plain ASGI: this is the hot path, nothing of a framework stands in it."""
+
+    def __init__(self, dataplane: DataPlane, settings: Settings) -> None:
+        self._dataplane = dataplane
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer `{"predictions"}` or `{"outputs"}`. Raises what the codec and the data plane raise."""
+        metadata = await self._dataplane.metadata(**scope["path_params"])
+        scope["state"]["model"] = metadata.name
+        body = await read_body(scope, receive, self._settings.max_body_bytes)
+        tensors, form = decode_body(metadata, parse_json(body))
+        version = metadata.version if len(scope["path_params"]) > 1 else ""
+        request = InferRequest(metadata.name, version, tensors)
+        response = await self._dataplane.infer(metadata, request, self._settings.infer_timeout_s)
+        answer = encode_answer(response.outputs, form, batched=metadata.batched)
+        await json_response(answer, headers=version_headers(metadata))(scope, receive, send)
+
+
+class _Unsupported:
+    """TensorFlow Serving's and KServe's other verbs."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        verb = scope["path_params"]["verb"]
+        raise NotSupported(f"{verb[:64]!r} is not supported; there is :predict")
+
+
+def router(dataplane: DataPlane, settings: Settings) -> APIRouter:
+    """The contract's routes."""
+    routes = APIRouter(tags=["V1"])
+
+    async def describe(request: Request) -> Response:
+        metadata = await dataplane.metadata(**request.path_params)
+        request.state.model = metadata.name
+        return json_response(model_body(metadata), headers=version_headers(metadata))
+
+    predict = Predict(dataplane, settings)
+    for place in (_MODEL, _VERSION, _LABEL):
+        routes.routes.append(Route(place + ":predict", predict, methods=["POST"]))
+        routes.routes.append(Route(place + ":{verb}", _Unsupported(), methods=["POST"]))
+        routes.add_api_route(
+            place,
+            describe,
+            methods=["GET"],
+            summary="Describe a model",
+            response_class=Response,
+            responses={404: {"description": "Model not found"}},
+        )
+    return routes

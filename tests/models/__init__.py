@@ -1,0 +1,1 @@
+"""Models that only tests need: sources for Triton's python backend, and what writes their folders."""

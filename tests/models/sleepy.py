@@ -1,0 +1,16 @@
+"""Takes as long as it is asked to."""
+
+import time
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request: Any) -> Any:
+        seconds = pb_utils.get_input_tensor_by_name(request, "seconds").as_numpy()
+        time.sleep(float(seconds.sum()))
+        return pb_utils.InferenceResponse([pb_utils.Tensor("slept", seconds)])
