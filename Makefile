@@ -1,16 +1,58 @@
-# `make up` runs everything on this machine; `make test` tests it. Both set up .venv first.
+# `make up` runs everything on this machine, `make test` tests it; both set up .venv first.
+# Arguments go through: make up ARGS='--port 9000', make test ARGS='-k iris'.
 
-PYTHON ?= $(firstword $(foreach v,3.12 3.11,$(shell python$(v) -c 'import sys; print(sys.executable)' 2>/dev/null)))
 VENV := .venv
 BIN := $(VENV)/bin
 IMAGENET := model_repository/efficientnet-lite0/1/model.onnx
+FIND = for p in $(1); do $$p -c 'import sys, ensurepip; print(sys.executable)' 2>/dev/null && break; done
+PYTHON ?= $(shell $(call FIND,python3.12 python3.11))
+PYTHON_NUMPY2 ?= $(shell $(call FIND,python3.13 $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
-.PHONY: up test lint format lock clean
+.PHONY: up test test-numpy2 lint format lock clean
 
 up: $(VENV)/.installed $(IMAGENET)
-	$(BIN)/miaas-adapter up $(ARGS)
+	@$(BIN)/miaas-adapter up $(ARGS)
 
 test: $(VENV)/.installed $(IMAGENET)
 	$(BIN)/python -m pytest $(ARGS)
-	$(MAKE) --no-print-directory test-numpy2
+	@$(MAKE) --no-print-directory test-numpy2
 
+# The adapter itself also runs on Python 3.13 and numpy 2, where the standalone servers do not.
+ifeq ($(PYTHON_NUMPY2),)
+test-numpy2:
+	@echo "no python3.13 here: the unit tests were not run on numpy 2"
+else
+test-numpy2: $(VENV)-numpy2/.installed
+	$(VENV)-numpy2/bin/python -m pytest -q --ignore tests/integration --ignore tests/standalone
+endif
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# Takes the newest versions that pyproject.toml allows, for every Python and platform.
+lock: $(VENV)/.installed
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate \
+	  --no-header pyproject.toml -o constraints.txt
+
+clean:
+	rm -rf $(VENV) $(VENV)-numpy2 $(IMAGENET)
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 with its venv module is needed (Debian: python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[standalone,models,test,dev]'
+	@touch $@
+
+$(VENV)-numpy2/.installed: pyproject.toml constraints.txt
+	$(PYTHON_NUMPY2) -m venv $(VENV)-numpy2
+	$(VENV)-numpy2/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(IMAGENET): $(VENV)/.installed scripts/build_imagenet.py
+	$(BIN)/python scripts/build_imagenet.py
