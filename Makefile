@@ -8,7 +8,7 @@ FIND = for p in $(1); do $$p -c 'import sys, ensurepip; print(sys.executable)' 2
 PYTHON ?= $(shell $(call FIND,python3.12 python3.11))
 PYTHON_NUMPY2 ?= $(shell $(call FIND,python3.13 $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
-.PHONY: up test test-numpy2 lint format lock clean
+.PHONY: up test test-numpy2 lint format docs lock clean
 
 up: $(VENV)/.installed $(IMAGENET)
 	@$(BIN)/miaas-adapter up $(ARGS)
@@ -35,6 +35,9 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(VENV)/.installed
+	$(BIN)/python scripts/document_settings.py
+
 # Takes the newest versions that pyproject.toml allows, for every Python and platform.
 lock: $(VENV)/.installed
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate \
@@ -45,12 +48,12 @@ clean:
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 with its venv module is needed (Debian: python3-venv)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[standalone,models,test,dev]'
 	@touch $@
 
 $(VENV)-numpy2/.installed: pyproject.toml constraints.txt
-	$(PYTHON_NUMPY2) -m venv $(VENV)-numpy2
+	$(PYTHON_NUMPY2) -m venv --clear $(VENV)-numpy2
 	$(VENV)-numpy2/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 

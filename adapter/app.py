@@ -20,7 +20,7 @@ from adapter.contracts.gateway import Gateway
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import AdapterError
 from adapter.core.metrics import Metrics
-from adapter.core.ports import Engine
+from adapter.core.ports import Engine, JobQueue
 from adapter.core.types import Client
 from adapter.jobs.jetstream import JetStreamQueue
 from adapter.security.keys import KeyStore
@@ -47,12 +47,17 @@ class _Segment(Convertor[str]):
 
 
 class Services:
-    """What lives as long as the process: the engine, the queue, the keys, the metrics."""
+    """What lives as long as the process: the engine, the queue, the keys, the metrics.
 
-    def __init__(self, settings: Settings) -> None:
+    Engine and queue are Triton and JetStream by the settings, unless others are handed in.
+    """
+
+    def __init__(
+        self, settings: Settings, engine: Engine | None = None, queue: JobQueue | None = None
+    ) -> None:
         self.metrics = Metrics(CollectorRegistry())
-        self.engine: Engine = TritonEngine(settings.triton_grpc_url, settings.metadata_ttl_s)
-        self.queue = JetStreamQueue(settings)
+        self.engine = engine or TritonEngine(settings.triton_grpc_url, settings.metadata_ttl_s)
+        self.queue = queue or JetStreamQueue(settings)
         self.keys = KeyStore(settings.keys_path)
         self.dataplane = DataPlane(self.engine, self.metrics)
 

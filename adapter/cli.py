@@ -92,8 +92,12 @@ def serve(
     """Serve the API alone, against the Triton and NATS that the settings name."""
     settings = _settings(host=host, port=port, ops_host=ops_host, ops_port=ops_port)
     from adapter.server import serve as run
+    from adapter.sockets import ListenError
 
-    run(settings, fd=fd, ops_fd=ops_fd)
+    try:
+        run(settings, fd=fd, ops_fd=ops_fd)
+    except ListenError as error:
+        _fail(str(error), 1)
 
 
 @app.command()

@@ -15,8 +15,7 @@ from adapter.app import Services, create_app
 from adapter.logs import configure_logs
 from adapter.ops import create_ops_app
 from adapter.settings import Settings
-
-_BACKLOG = 2048
+from adapter.sockets import BACKLOG, listen
 
 
 class _Quiet(uvicorn.Server):
@@ -27,31 +26,22 @@ class _Quiet(uvicorn.Server):
         yield
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket's address, taken; port 0 is a free one. Raises OSError when it is in use."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    taken = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind((host, port))
-        # Requests that come before the server is up wait instead of being refused.
-        taken.listen(_BACKLOG)
-    except OSError:
-        taken.close()
-        raise
-    return taken
-
-
 def serve(settings: Settings, fd: int | None = None, ops_fd: int | None = None) -> None:
     """Run until SIGTERM or SIGINT; `fd` and `ops_fd` are listening sockets of the parent process.
 
-    Raises OSError when an address is in use.
+    Raises ListenError when an address is in use.
     """
     configure_logs(settings)
-    api = bind(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
-    ops = bind(settings.ops_host, settings.ops_port) if ops_fd is None else socket.socket(fileno=ops_fd)
-    with api, ops, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        _open(settings.host, settings.port, "--port", fd) as api,
+        _open(settings.ops_host, settings.ops_port, "--ops-port", ops_fd) as ops,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         runner.run(_serve(settings, api, ops))
+
+
+def _open(host: str, port: int, option: str, fd: int | None) -> socket.socket:
+    return listen(host, port, option) if fd is None else socket.socket(fileno=fd)
 
 
 async def _serve(settings: Settings, api: socket.socket, ops: socket.socket) -> None:
@@ -74,7 +64,7 @@ def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
     )
 

@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     """Copies of each job and result that JetStream keeps; 3 in a cluster of three servers."""
     queue_max_jobs: Annotated[int, Field(ge=1)] = 1_000_000
     """Most jobs that may wait; one more is refused with 503."""
-    queue_max_bytes: Annotated[int, Field(ge=1 << 20)] = 16 << 30
+    queue_max_bytes: Annotated[int, Field(ge=1 << 20)] = 4 << 30
     """Most bytes that waiting jobs may hold; a job beyond them is refused with 503."""
     job_timeout_s: Seconds = 3600.0
     """Deadline of a job that names no `timeout_s` of its own, waiting included."""

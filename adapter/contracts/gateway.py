@@ -38,7 +38,8 @@ class Gateway:
             return
         started = perf_counter()
         state = scope.setdefault("state", {})
-        status = 499
+        # Of an error that nobody expects, the outermost layer makes a 500.
+        status = 500
 
         async def counted(message: Message) -> None:
             nonlocal status
@@ -53,7 +54,7 @@ class Gateway:
         except AdapterError as error:
             await error_response(scope["path"], error)(scope, receive, counted)
         except ClientDisconnect:
-            pass
+            status = 499
         finally:
             contract, model = contract_of(scope["path"]), state.get("model", "")
             self._metrics.requests.labels(contract, model, status).inc()

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from adapter.contracts.answers import json_response, timestamp, version_headers
 from adapter.contracts.body import parse_json, read_body
-from adapter.contracts.models import list_body, model_body
+from adapter.contracts.models import list_body, model_body, split_id
 from adapter.core.codec import decode_input_data, encode_answer
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import AdapterError, InvalidInput, JobNotFound, NotFound, Unavailable
@@ -45,7 +45,7 @@ class ControlPlane:
         """Check the request against its model, store it durably, and answer 202 with its id."""
         content = await read_body(request.scope, request.receive, self._settings.max_body_bytes)
         body = _checked_fields(parse_json(content))
-        name, _, version = body["model_id"].partition("@")
+        name, version = split_id(body["model_id"])
         metadata = await self._dataplane.metadata(name, version)
         request.state.model = metadata.name
         tensors, form = decode_input_data(metadata, body["input_data"])
@@ -86,7 +86,7 @@ class ControlPlane:
 
     async def model(self, request: Request) -> Response:
         """One version, or the latest, in full; a model's id is `name` or `name@version`."""
-        name, _, version = request.path_params["model_id"].partition("@")
+        name, version = split_id(request.path_params["model_id"])
         metadata = await self._dataplane.metadata(name, version)
         request.state.model = metadata.name
         return json_response(model_body(metadata), headers=version_headers(metadata))

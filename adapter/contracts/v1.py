@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from adapter.contracts.answers import json_response, version_headers
 from adapter.contracts.body import parse_json, read_body
-from adapter.contracts.models import model_body
+from adapter.contracts.models import model_body, split_id
 from adapter.core.codec import decode_body, encode_answer
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import NotSupported
@@ -52,14 +52,18 @@ def router(dataplane: DataPlane, settings: Settings) -> APIRouter:
     routes = APIRouter(tags=["V1"])
 
     async def describe(request: Request) -> Response:
-        metadata = await dataplane.metadata(**request.path_params)
+        place = request.path_params
+        if place.keys() == {"name"}:
+            # MIaaS's id of a model, which may hold a version, has the same path.
+            place = dict(zip(("name", "version"), split_id(place["name"]), strict=True))
+        metadata = await dataplane.metadata(**place)
         request.state.model = metadata.name
         return json_response(model_body(metadata), headers=version_headers(metadata))
 
     predict = Predict(dataplane, settings)
     for place in (_MODEL, _VERSION, _LABEL):
         routes.routes.append(Route(place + ":predict", predict, methods=["POST"]))
-        routes.routes.append(Route(place + ":{verb}", _Unsupported(), methods=["POST"]))
+        routes.routes.append(Route(place + ":{verb:segment}", _Unsupported(), methods=["POST"]))
         routes.add_api_route(
             place,
             describe,

@@ -2,18 +2,20 @@
 
 import asyncio
 import re
-from collections.abc import Coroutine, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from adapter.core.datatypes import pack_bytes, unpack_bytes
-from adapter.core.errors import EngineUnavailable, InferenceFailed, ModelNotFound
+from adapter.core.errors import DeadlineExceeded, EngineUnavailable, InferenceFailed, ModelNotFound
 from adapter.core.metrics import Metrics
 from adapter.core.ports import Engine
 from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion, Tensor
 
 _NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,128}\Z")
 _VERSION = re.compile(r"[0-9]{1,18}\Z")
+_PARTS_AT_ONCE = 16
+"""Parts of one request in the engine at a time: they keep it busy, and leave it open for others."""
 
 
 class DataPlane:
@@ -48,62 +50,69 @@ class DataPlane:
 
         Raises what `Engine.infer` raises; if one of several calls fails, the whole request does.
         """
+        most = metadata.max_batch_size
         with self._metrics.inference(request.model_name):
-            parts = _split(request, metadata.max_batch_size)
             try:
-                answers = await _gather([self._engine.infer(part, timeout_s) for part in parts])
+                if not most or not request.inputs or request.inputs[0].shape[0] <= most:
+                    return await self._engine.infer(request, timeout_s)
+                return _join(await self._infer_parts(_split(request, most), timeout_s))
             except (ModelNotFound, EngineUnavailable):
                 # What we believe of the repository is out of date.
                 self._engine.forget()
                 raise
-        return answers[0] if len(answers) == 1 else _join(answers)
+
+    async def _infer_parts(self, parts: Iterator[InferRequest], timeout_s: float) -> list[InferResponse]:
+        """Run the parts side by side, all within `timeout_s`; the first failure ends them all."""
+        deadline = time.monotonic() + timeout_s
+        waiting = enumerate(parts)
+        answers: dict[int, InferResponse] = {}
+
+        async def work() -> None:
+            for i, part in waiting:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise DeadlineExceeded("not every part of the batch was done in time")
+                answers[i] = await self._engine.infer(part, left)
+
+        tasks = [asyncio.create_task(work()) for _ in range(_PARTS_AT_ONCE)]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+        return [answers[i] for i in range(len(answers))]
 
 
-async def _gather(calls: Sequence[Coroutine[Any, Any, InferResponse]]) -> list[InferResponse]:
-    """Run them side by side; the first failure cancels the rest and is raised as it is."""
-    if len(calls) == 1:
-        return [await calls[0]]
-    tasks = [asyncio.create_task(call) for call in calls]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-def _split(request: InferRequest, most: int) -> list[InferRequest]:
-    """Cut the batch into pieces of at most `most` rows; 0 means that there is no batch axis."""
-    rows = request.inputs[0].shape[0] if most and request.inputs else 0
-    if rows <= most:
-        return [request]
+def _split(request: InferRequest, most: int) -> Iterator[InferRequest]:
+    """Cut the batch into pieces of at most `most` rows, each made when its turn comes."""
     columns = [_cut(tensor, most) for tensor in request.inputs]
-    return [replace(request, inputs=inputs) for inputs in zip(*columns, strict=True)]
+    return (replace(request, inputs=inputs) for inputs in zip(*columns, strict=True))
 
 
-def _cut(tensor: Tensor, most: int) -> list[Tensor]:
+def _cut(tensor: Tensor, most: int) -> Iterator[Tensor]:
     rows = tensor.shape[0]
-    starts = range(0, rows, most)
-    if tensor.datatype == "BYTES":
-        elements = unpack_bytes(tensor.data)
-        each = len(elements) // rows
-        pieces = [pack_bytes(elements[i * each : (i + most) * each]) for i in starts]
-    else:
-        view, width = memoryview(tensor.data), len(tensor.data) // rows
-        pieces = [bytes(view[i * width : (i + most) * width]) for i in starts]
-    return [
-        replace(tensor, shape=(min(most, rows - i), *tensor.shape[1:]), data=piece)
-        for i, piece in zip(starts, pieces, strict=True)
-    ]
+    is_bytes = tensor.datatype == "BYTES"
+    elements = unpack_bytes(tensor.data) if is_bytes else memoryview(tensor.data)
+    each = len(elements) // rows
+    for i in range(0, rows, most):
+        piece = elements[i * each : (i + most) * each]
+        data = piece if isinstance(piece, memoryview) else pack_bytes(piece)
+        yield replace(tensor, shape=(min(most, rows - i), *tensor.shape[1:]), data=data)
 
 
 def _join(answers: Sequence[InferResponse]) -> InferResponse:
     """Put the rows of several answers behind each other. Raises InferenceFailed when they do not fit."""
     by_name = [{tensor.name: tensor for tensor in answer.outputs} for answer in answers]
+    if any(tensors.keys() != by_name[0].keys() for tensors in by_name):
+        raise InferenceFailed("the model has other outputs from one batch to the next")
     outputs = []
-    for first in answers[0].outputs:
-        pieces = [tensors.get(first.name, first) for tensors in by_name]
-        if any(piece.shape[1:] != first.shape[1:] or piece.datatype != first.datatype for piece in pieces):
-            raise InferenceFailed(f"output {first.name!r} has another shape from one batch to the next")
+    for name, first in by_name[0].items():
+        pieces = [tensors[name] for tensors in by_name]
+        if (
+            len({(piece.datatype, len(piece.shape), piece.shape[1:]) for piece in pieces}) != 1
+            or not first.shape
+        ):
+            raise InferenceFailed(f"output {name!r} has another shape from one batch to the next")
         rows = sum(piece.shape[0] for piece in pieces)
         data = b"".join(piece.data for piece in pieces)
         outputs.append(replace(first, shape=(rows, *first.shape[1:]), data=data))

@@ -6,15 +6,16 @@ A list is flattened axis by axis at C speed; only an error walks the elements.
 import base64
 import binascii
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import chain
-from math import prod
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from adapter.core.datatypes import DATATYPES, Datatype, from_bf16, pack_bytes, to_bf16, unpack_bytes
-from adapter.core.errors import InvalidInput
+from adapter.core.errors import InferenceFailed, InvalidInput
 from adapter.core.types import Tensor, TensorMetadata
 
 Where = Callable[[Sequence[int]], str]
@@ -35,12 +36,14 @@ def decode_tensor(tensor: TensorMetadata, value: Any, where: Where) -> Tensor:
     Raises InvalidInput that names the tensor, the path (by `where`) of the first offending element, what was
     expected there and what came.
     """
-    flat, shape = _flatten(tensor, value, where)
+    flat, shape, singles = _flatten(tensor, value, where)
     datatype = DATATYPES[tensor.datatype]
 
     def fail(i: int, expected: str) -> InvalidInput:
-        at = where(_unravel(i, shape))
-        return _invalid(tensor, at, expected, describe(flat[i]))
+        at = _unravel(i, shape)
+        if singles and type(singles[i]) is not list:
+            at = at[:-1]
+        return invalid_input(tensor.name, where(at), expected, describe(flat[i]))
 
     if datatype.kind == "bytes":
         data = pack_bytes([_to_bytes(element, i, fail) for i, element in enumerate(flat)])
@@ -49,31 +52,41 @@ def decode_tensor(tensor: TensorMetadata, value: Any, where: Where) -> Tensor:
     return Tensor(tensor.name, tensor.datatype, shape, data)
 
 
-def _flatten(tensor: TensorMetadata, value: Any, where: Where) -> tuple[list[Any], tuple[int, ...]]:
-    """Unfold `value` axis by axis, holding each axis to its declared size and to one size throughout."""
+def _flatten(
+    tensor: TensorMetadata, value: Any, where: Where
+) -> tuple[list[Any], tuple[int, ...], list[Any]]:
+    """Unfold `value` axis by axis, holding each axis to its declared size and to one size throughout.
+
+    Returns the elements, the shape, and, where the last axis is of size 1, the values along it: each is an
+    array, or the bare element in its place.
+    """
     level: list[Any] = [value]
     shape: tuple[int, ...] = ()
+    singles: list[Any] = []
     for axis, declared in enumerate(tensor.shape):
-        kinds = set(map(type, level))
-        if list not in kinds and declared == 1 and axis == len(tensor.shape) - 1:
-            # A scalar stands for the one element of a last axis of size 1.
-            return level, (*shape, 1)
         if not level:
             # Below an empty axis nothing shows the size.
             shape = (*shape, max(declared, 0))
             continue
-        if kinds != {list}:
+        kinds = set(map(type, level))
+        if declared == 1 and axis == len(tensor.shape) - 1:
+            singles = level
+            if list not in kinds:
+                return level, (*shape, 1), singles
+            if len(kinds) > 1:
+                level = [element if type(element) is list else [element] for element in level]
+        elif kinds != {list}:
             odd = next(i for i, element in enumerate(level) if type(element) is not list)
             rank = f"an array ({len(tensor.shape)} axes in all, shape {list(tensor.shape)})"
-            raise _invalid(tensor, where(_unravel(odd, shape)), rank, describe(level[odd]))
+            raise invalid_input(tensor.name, where(_unravel(odd, shape)), rank, describe(level[odd]))
         size = declared if declared >= 0 else len(level[0])
         if set(map(len, level)) != {size}:
             odd = next(i for i, element in enumerate(level) if len(element) != size)
             path = where(_unravel(odd, shape))
-            raise _invalid(tensor, path, f"{size} elements", f"{len(level[odd])}")
+            raise invalid_input(tensor.name, path, f"an array of {size}", describe(level[odd]))
         level = list(chain.from_iterable(level))
         shape = (*shape, size)
-    return level, shape
+    return level, shape, singles
 
 
 def _to_array(
@@ -130,10 +143,13 @@ def _to_bytes(element: Any, i: int, fail: Callable[[int, str], InvalidInput]) ->
     if type(element) is str:
         return element.encode()
     if type(element) is dict and element.keys() == {"b64"} and type(element["b64"]) is str:
-        try:
-            return base64.b64decode(element["b64"].encode(), validate=True)
-        except binascii.Error:
-            raise fail(i, "b64 in the standard base64 alphabet, padded (RFC 4648)") from None
+        text = element["b64"].encode()
+        with suppress(binascii.Error):
+            decoded = base64.b64decode(text, validate=True)
+            # Before Python 3.13 padding may follow where none is due.
+            if len(text) == 4 * ceil(len(decoded) / 3):
+                return decoded
+        raise fail(i, "b64 in the standard base64 alphabet, padded (RFC 4648)")
     raise fail(i, f"{_EXPECTED['bytes']} (BYTES)")
 
 
@@ -145,13 +161,15 @@ def _unravel(i: int, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def indices(at: Sequence[int]) -> str:
+    """Indices as the end of a JSON path."""
     return "".join(f"[{i}]" for i in at)
 
 
-def _invalid(tensor: TensorMetadata, path: str, expected: str, got: str) -> InvalidInput:
+def invalid_input(name: str, path: str, expected: str, got: str) -> InvalidInput:
+    """What every refusal of an input tells: the input's name, the JSON path, what was expected, what came."""
     return InvalidInput(
-        f"input {tensor.name!r}: {path}: expected {expected}, got {got}",
-        {"input": tensor.name, "path": path, "expected": expected, "got": got},
+        f"input {name!r}: {path}: expected {expected}, got {got}",
+        {"input": name, "path": path, "expected": expected, "got": got},
     )
 
 
@@ -179,16 +197,29 @@ def to_json(tensor: Tensor) -> Any:
 
     FP16 and BF16 widen to FP32, exactly. BYTES become strings; b64 objects where the name ends in `_bytes` or
     an element is not UTF-8 (TensorFlow Serving's rule). NaN and infinities stay for the writer to print.
+    Raises InferenceFailed when the data does not fill the shape: a model's answer is not ours to trust.
     """
+    try:
+        return _to_values(tensor)
+    except ValueError as error:
+        shape = list(tensor.shape)
+        raise InferenceFailed(f"output {tensor.name!r}: its data does not fit its shape {shape}") from error
+
+
+def _to_values(tensor: Tensor) -> Any:
     datatype = DATATYPES[tensor.datatype]
     if datatype.kind == "bytes":
         return _to_strings(tensor)
     array = np.frombuffer(tensor.data, datatype.dtype)
+    if not array.flags.aligned:
+        # A view into a message may begin anywhere; JSON writers read whole elements.
+        array = array.copy()
     if tensor.datatype == "BF16":
         array = from_bf16(array)
     elif tensor.datatype == "FP16":
         array = array.astype(np.float32)
-    return array.reshape(tensor.shape)
+    # The index makes a scalar of an array without axes, which no JSON writer takes.
+    return array.reshape(tensor.shape)[()]
 
 
 def _to_strings(tensor: Tensor) -> Any:
@@ -201,9 +232,9 @@ def _to_strings(tensor: Tensor) -> Any:
             flat = [element.decode() for element in elements]
     except UnicodeDecodeError:
         flat = [_b64(element) for element in elements]
-    for size in reversed(tensor.shape[1:]):
-        flat = [flat[i : i + size] for i in range(0, len(flat), size)] if size else []
-    return flat if tensor.shape else flat[0]
+    array = np.empty(len(flat), object)
+    array[:] = flat
+    return array.reshape(tensor.shape).tolist()
 
 
 def _b64(element: bytes) -> dict[str, str]:

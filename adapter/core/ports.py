@@ -54,7 +54,13 @@ class Delivery(Protocol):
 
 
 class JobQueue(Protocol):
-    """Keeps jobs and their results. Every method raises `QueueUnavailable` when the queue does not answer."""
+    """Keeps jobs and their results.
+
+    Every method but `open` and `close` raises `QueueUnavailable` when the queue does not answer.
+    """
+
+    def open(self) -> None:
+        """Begin to connect; needs a running event loop."""
 
     async def submit(self, job: Job) -> None:
         """Store the job durably; it will run at least once. Raises `QueueFull`, `PayloadTooLarge`."""

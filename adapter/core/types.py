@@ -88,7 +88,11 @@ class ModelMetadata:
     @property
     def deprecated(self) -> bool:
         """Whether this version is on its way out."""
-        return not self.deprecated_versions.isdisjoint((self.version, "*"))
+        return self.deprecates(self.version)
+
+    def deprecates(self, version: str) -> bool:
+        """Whether `version` of this model is on its way out."""
+        return not self.deprecated_versions.isdisjoint((version, "*"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,23 @@ https://protobuf.dev/programming-guides/encoding/
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adapter.core.types import InferRequest, InferResponse, Parameter, Tensor
 
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
 _INT64_MASK = (1 << 64) - 1
+
+
+def _key(number: int, wire_type: int) -> int:
+    return number << 3 | wire_type
+
+
+# The keys that are read. A known number with another wire type is an unknown field, and passed over.
+_L1, _L2, _L3, _L4, _L5, _L6, _L7 = (_key(number, _LEN) for number in range(1, 8))
+_V1, _V2, _V3, _V5 = (_key(number, _VARINT) for number in (1, 2, 3, 5))
+_D4 = _key(4, _I64)
 
 
 def _varint(value: int) -> bytes:
@@ -28,7 +38,7 @@ def _varint(value: int) -> bytes:
 
 
 def _field(number: int, payload: bytes) -> bytes:
-    return b"%c%b%b" % (number << 3 | _LEN, _varint(len(payload)), payload)
+    return b"%c%b%b" % (_key(number, _LEN), _varint(len(payload)), payload)
 
 
 def _text(number: int, value: str) -> bytes:
@@ -36,10 +46,12 @@ def _text(number: int, value: str) -> bytes:
 
 
 def _parameter(value: Parameter) -> bytes:
-    """An `InferParameter`: bool_param = 1, int64_param = 2, string_param = 3, double_param = 4."""
+    """An `InferParameter`: a bool is field 1, int64 2, string 3, double 4, uint64 5."""
     match value:
         case bool():
             return b"\x08" + _varint(value)
+        case int() if value >> 63 == 1:
+            return b"\x28" + _varint(value)
         case int():
             return b"\x10" + _varint(value & _INT64_MASK)
         case float():
@@ -84,25 +96,25 @@ def encode_response(response: InferResponse) -> bytes:
 
 
 def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
+    value = 0
+    for shift in range(0, 70, 7):
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, at
-        shift += 7
+            return value & _INT64_MASK, at
+    raise ValueError("a number of more than ten bytes")
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
-    """Each field's number with its value: an int, or a view of its bytes."""
+    """Each field's key (number and wire type) with its value: an int, or a view of its bytes."""
     at, end = 0, len(data)
     while at < end:
-        tag, at = _read_varint(data, at)
-        wire_type = tag & 7
+        key, at = _read_varint(data, at)
+        wire_type = key & 7
         if wire_type == _VARINT:
             value, at = _read_varint(data, at)
-            yield tag >> 3, value
+            yield key, value
             continue
         if wire_type == _LEN:
             size, at = _read_varint(data, at)
@@ -112,7 +124,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Any]]:
             raise ValueError(f"wire type {wire_type} is not in use")
         if at + size > end:
             raise ValueError("a field runs over the end of its message")
-        yield tag >> 3, data[at : at + size]
+        yield key, data[at : at + size]
         at += size
 
 
@@ -121,32 +133,32 @@ def _signed(value: int) -> int:
 
 
 def _read_parameter(data: memoryview) -> Parameter:
-    for number, value in _fields(data):
-        match number:
-            case 1:
-                return bool(value)
-            case 2:
-                return _signed(value)
-            case 3:
-                return str(value, "utf-8")
-            case 4:
-                return float(struct.unpack("<d", value)[0])
-            case 5:
-                return int(value)
-    return False
+    parameter: Parameter = False
+    for key, value in _fields(data):
+        if key == _V1:
+            parameter = bool(value)
+        elif key == _V2:
+            parameter = _signed(value)
+        elif key == _L3:
+            parameter = str(value, "utf-8")
+        elif key == _D4:
+            (parameter,) = struct.unpack("<d", value)
+        elif key == _V5:
+            parameter = int(value)
+    return parameter
 
 
 def _read_tensor(data: memoryview) -> tuple[str, str, tuple[int, ...]]:
     name = datatype = ""
     shape: list[int] = []
-    for number, value in _fields(data):
-        if number == 1:
+    for key, value in _fields(data):
+        if key == _L1:
             name = str(value, "utf-8")
-        elif number == 2:
+        elif key == _L2:
             datatype = str(value, "utf-8")
-        elif number == 3 and isinstance(value, int):
+        elif key == _V3:
             shape.append(_signed(value))
-        elif number == 3:
+        elif key == _L3:
             at = 0
             while at < len(value):
                 size, at = _read_varint(value, at)
@@ -154,26 +166,31 @@ def _read_tensor(data: memoryview) -> tuple[str, str, tuple[int, ...]]:
     return name, datatype, tuple(shape)
 
 
+def _read_name(fields: Mapping[int, Any]) -> str:
+    """Field 1 of a submessage, which Protocol Buffers leave out when it is empty."""
+    return str(fields.get(_L1, b""), "utf-8")
+
+
 def _read_message(
-    data: bytes, tensor_field: int, raw_field: int
+    data: bytes, raw_key: int
 ) -> tuple[dict[int, str], dict[str, Parameter], list[str], tuple[Tensor, ...]]:
     texts: dict[int, str] = {}
     parameters: dict[str, Parameter] = {}
     outputs: list[str] = []
     heads: list[tuple[str, str, tuple[int, ...]]] = []
     raws: list[memoryview] = []
-    for number, value in _fields(memoryview(data)):
-        if number <= 3:
-            texts[number] = str(value, "utf-8")
-        elif number == tensor_field:
+    for key, value in _fields(memoryview(data)):
+        if key in (_L1, _L2, _L3):
+            texts[key >> 3] = str(value, "utf-8")
+        elif key == _L5:
             heads.append(_read_tensor(value))
-        elif number == raw_field:
+        elif key == raw_key:
             raws.append(value)
-        elif number == 4:
+        elif key == _L4:
             entry = dict(_fields(value))
-            parameters[str(entry[1], "utf-8")] = _read_parameter(entry.get(2, memoryview(b"")))
-        elif number == 6:
-            outputs.append(str(dict(_fields(value))[1], "utf-8"))
+            parameters[_read_name(entry)] = _read_parameter(entry.get(_L2, memoryview(b"")))
+        elif key == _L6:
+            outputs.append(_read_name(dict(_fields(value))))
     if len(heads) != len(raws):
         raise ValueError(f"{len(heads)} tensors with {len(raws)} raw contents")
     tensors = tuple(Tensor(*head, raw) for head, raw in zip(heads, raws, strict=True))
@@ -182,7 +199,7 @@ def _read_message(
 
 def decode_request(data: bytes) -> InferRequest:
     """The opposite of `encode_request`. Raises ValueError or IndexError on bytes that are not one."""
-    texts, parameters, outputs, tensors = _read_message(data, 5, 7)
+    texts, parameters, outputs, tensors = _read_message(data, raw_key=_L7)
     return InferRequest(
         texts.get(1, ""), texts.get(2, ""), tensors, tuple(outputs), texts.get(3, ""), parameters
     )
@@ -190,5 +207,5 @@ def decode_request(data: bytes) -> InferRequest:
 
 def decode_response(data: bytes) -> InferResponse:
     """The opposite of `encode_response`; tensors are views into `data`. Raises as `decode_request` does."""
-    texts, _, _, tensors = _read_message(data, 5, 6)
+    texts, _, _, tensors = _read_message(data, raw_key=_L6)
     return InferResponse(texts.get(1, ""), texts.get(2, ""), tensors, texts.get(3, ""))

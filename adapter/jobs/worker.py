@@ -18,6 +18,7 @@ from adapter.core.errors import (
     DeadlineExceeded,
     EngineUnavailable,
     ModelCrashed,
+    ModelNotFound,
     PayloadTooLarge,
     Unavailable,
 )
@@ -116,8 +117,8 @@ class Worker:
             metadata = await self._dataplane.metadata(job.request.model_name, job.request.model_version)
             timeout_s = min(left, self._settings.infer_timeout_s)
             response = await self._dataplane.infer(metadata, job.request, timeout_s)
-        except (EngineUnavailable, ModelCrashed) as error:
-            # It was there when the job was taken, so the job itself may have brought it down.
+        except (EngineUnavailable, ModelCrashed, ModelNotFound) as error:
+            # All was there when the job was accepted. It may come back, or the job itself took it down.
             if delivery.attempt < self._settings.job_attempts:
                 return None
             return _failure(job, error.code, f"given up after {delivery.attempt} attempts: {error.message}")

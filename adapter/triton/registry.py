@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from tritonclient.grpc import model_config_pb2 as model_config
 
-from adapter.core.errors import ModelNotFound, ModelNotReady
+from adapter.core.errors import AdapterError, ModelNotFound, ModelNotReady
 from adapter.core.types import ModelMetadata, ModelVersion, TensorMetadata
 from adapter.triton.transport import GrpcTransport
 
@@ -64,8 +64,13 @@ class Registry:
             served = _served(snapshot.lines, name, version)
             task = asyncio.create_task(self._describe(name, version or served[-1], served))
             snapshot.described[name, version] = task
-        # A waiter that hangs up must not cancel the look-up for the others.
-        return task.result() if task.done() else await asyncio.shield(task)
+        try:
+            # A waiter that hangs up must not cancel the look-up for the others.
+            return task.result() if task.done() else await asyncio.shield(task)
+        except AdapterError:
+            # A failure is not believed: the next one asks again.
+            snapshot.described.pop((name, version), None)
+            raise
 
     def forget(self) -> None:
         """Ask Triton again at the next look-up."""
@@ -115,7 +120,6 @@ def _from_config(config: Any, version: str, versions: tuple[str, ...]) -> ModelM
     """Triton's `ModelConfig` protobuf → ModelMetadata."""
     inputs = tuple(_tensor(config, tensor, optional=tensor.optional) for tensor in config.input)
     parameters = _Parameters(config)
-    features = tuple(parameters.json("feature_names", list))
     return ModelMetadata(
         name=config.name,
         version=version,
@@ -125,9 +129,9 @@ def _from_config(config: Any, version: str, versions: tuple[str, ...]) -> ModelM
         max_batch_size=config.max_batch_size,
         inputs=inputs,
         outputs=tuple(_tensor(config, tensor) for tensor in config.output),
-        feature_names=features if len(inputs) == 1 else (),
+        feature_names=parameters.features(inputs),
         labels={label: str(target) for label, target in parameters.json("labels", dict).items()},
-        deprecated_versions=frozenset(parameters.json("deprecated_versions", list)),
+        deprecated_versions=frozenset(map(str, parameters.json("deprecated_versions", list))),
         sunset=parameters.dates("sunset"),
     )
 
@@ -152,6 +156,7 @@ class _Parameters:
 
     def __init__(self, config: Any) -> None:
         self._model = config.name
+        self._batch_axes = int(config.max_batch_size > 0)
         self._values: Mapping[str, Any] = config.parameters
 
     def json(self, key: str, kind: type[Any]) -> Any:
@@ -167,6 +172,25 @@ class _Parameters:
             return value
         _log.warning("model parameter ignored", model=self._model, parameter=full, expected=kind.__name__)
         return kind()
+
+    def features(self, inputs: Sequence[TensorMetadata]) -> tuple[str, ...]:
+        """Names for the places along the last axis of the only input, if they can be that."""
+        names = self.json("feature_names", list)
+        if not names:
+            return ()
+        dims = inputs[0].shape[self._batch_axes :] if len(inputs) == 1 else ()
+        fit = (
+            dims[-1:] in ((len(names),), (-1,))
+            and all(type(name) is str for name in names)
+            and len(set(names)) == len(names)
+            and inputs[0].name not in names
+        )
+        if fit:
+            return tuple(names)
+        _log.warning(
+            "model parameter ignored", model=self._model, parameter="miaas.feature_names", value=names
+        )
+        return ()
 
     def dates(self, key: str) -> dict[str, date]:
         """A parameter that maps versions to days (ISO 8601); what is no day is left out."""

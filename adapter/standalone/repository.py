@@ -1,0 +1,148 @@
+"""Keeps Triton in step with the model repository, and with its own models.
+
+Triton runs in explicit model control: polling would load a folder while it is still being copied, try a
+broken model again every few seconds, and forbid the load and unload calls. So the repository is watched from
+here. Triton 2.51 also leaves a model whose Python stub died as it is, "ready" and failing every request; such
+a model is loaded anew.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from adapter.core.errors import AdapterError, EngineUnavailable
+from adapter.triton.transport import GrpcTransport
+
+PERIOD_S = 1.0
+LONGEST_REST_S = 30.0
+STEADY_AFTER_S = 60.0
+
+Signature = frozenset[tuple[str, int, int]]
+"""A model folder's files: path, size, time of change in nanoseconds."""
+
+
+class RepositoryWatcher:
+    """Loads models whose files changed, unloads those whose folder went, revives those that died."""
+
+    def __init__(
+        self,
+        repository: Path,
+        grpc_url: str,
+        server_pid: Callable[[], int | None],
+        report: Callable[[str], None],
+    ) -> None:
+        self._repository = repository
+        self._grpc_url = grpc_url
+        self._server_pid = server_pid
+        self._report = report
+        # What Triton is taken to have loaded: it loads all there is when it starts.
+        self._loaded = scan(repository)
+        self._stubs: Counter[str] = Counter()
+        self._buried: set[int] = set()
+        self._dead: set[str] = set()
+        self._revived: dict[str, tuple[float, float]] = {}
+        """Model → when it was revived last, and how long to leave it alone after that."""
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        transport = GrpcTransport(self._grpc_url)
+        before = self._loaded
+        try:
+            while True:
+                await asyncio.sleep(PERIOD_S)
+                now = await asyncio.to_thread(scan, self._repository)
+                for name in sorted(now.keys() | self._loaded.keys()):
+                    # Files that still change are being copied.
+                    if now.get(name) == before.get(name) != self._loaded.get(name):
+                        await self._follow(transport, name, now.get(name))
+                before = now
+                await self._revive_dead(transport)
+        finally:
+            await transport.close()
+
+    async def _follow(self, transport: GrpcTransport, name: str, signature: Signature | None) -> None:
+        try:
+            if signature is None:
+                await transport.unload_model(name)
+                self._report(f"model {name} unloaded: its folder is gone")
+            else:
+                await transport.load_model(name)
+                self._report(f"model {name} loaded: its files changed")
+        except AdapterError as error:
+            if isinstance(error, EngineUnavailable):
+                return  # it loads what is there when it is back
+            self._report(f"model {name} failed to load: {error.message.splitlines()[0]}")
+        if signature is None:
+            self._loaded.pop(name, None)
+        else:
+            self._loaded[name] = signature
+
+    async def _revive_dead(self, transport: GrpcTransport) -> None:
+        pid = self._server_pid()
+        if pid is None:
+            self._stubs, self._buried, self._dead = Counter(), set(), set()
+            return
+        alive, dead = await asyncio.to_thread(stubs, pid)
+        if dead - self._buried:
+            self._dead |= {name for name, count in self._stubs.items() if alive[name] < count}
+        # Triton keeps them as zombies until it ends, and a zombie no longer says which model it ran.
+        self._buried = dead
+        self._stubs = alive | Counter({name: self._stubs[name] for name in self._dead})
+        for name in sorted(self._dead):
+            last, rest = self._revived.get(name, (-STEADY_AFTER_S, 0.0))
+            if time.monotonic() - last > rest:
+                self._dead.discard(name)
+                rest = 0.0 if time.monotonic() - last > STEADY_AFTER_S else rest
+                with suppress(AdapterError):
+                    await self._revive(transport, name)
+                self._revived[name] = (time.monotonic(), min(max(PERIOD_S, rest * 2), LONGEST_REST_S))
+
+    async def _revive(self, transport: GrpcTransport, name: str) -> None:
+        index = await transport.repository_index()
+        if any(model.name == name and model.state == "READY" for model in index.models):
+            self._report(f"model {name}: its process died, it is loaded anew")
+            await transport.unload_model(name)
+            await transport.load_model(name)
+
+
+def scan(repository: Path) -> dict[str, Signature]:
+    """The model folders and what is in them; hidden files and Python's caches do not count."""
+    return {
+        folder.name: frozenset(_files(folder))
+        for folder in repository.iterdir()
+        if folder.is_dir() and not folder.name.startswith(".")
+    }
+
+
+def _files(folder: Path) -> Iterator[tuple[str, int, int]]:
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(folder).parts)
+        with suppress(FileNotFoundError):
+            if not hidden and path.is_file():
+                status = path.stat()
+                yield str(path.relative_to(folder)), status.st_size, status.st_mtime_ns
+
+
+def stubs(server_pid: int) -> tuple[Counter[str], set[int]]:
+    """Triton's Python stubs: how many live for each model, and the pids of those that died."""
+    alive: Counter[str] = Counter()
+    dead: set[int] = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        with suppress(OSError):
+            # pid (command) state ppid …; the command may hold blanks and parentheses.
+            state, parent = (entry / "stat").read_text().rpartition(") ")[2].split()[:2]
+            if int(parent) != server_pid:
+                continue
+            if state == "Z":
+                dead.add(int(entry.name))
+                continue
+            command = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if command[0].endswith("triton_python_backend_stub"):
+                # Its first argument is <repository>/<model>/<version>/<file>.
+                alive[Path(command[1]).parent.parent.name] += 1
+    return alive, dead

@@ -1,0 +1,95 @@
+"""How tritonserver is started, and how its log is read while it loads models."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapter.standalone.network import LOOPBACK
+from adapter.standalone.wheels import Wheels
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The ports of one server, all on the loopback interface."""
+
+    http: int
+    grpc: int
+    metrics: int
+
+
+def command(wheels: Wheels, repository: Path, backends: Path, ports: Ports, run: str) -> list[str]:
+    """The command line: models of `repository`, backends of `backends`, shared memory named after `run`."""
+    return [
+        str(wheels.tritonserver),
+        f"--model-repository={repository}",
+        # RepositoryWatcher follows what changes after the start.
+        "--model-control-mode=explicit",
+        "--load-model=*",
+        f"--backend-directory={backends}",
+        f"--backend-config=python,shm-region-prefix-name={run}",
+        f"--http-address={LOOPBACK}",
+        f"--http-port={ports.http}",
+        f"--grpc-address={LOOPBACK}",
+        f"--grpc-port={ports.grpc}",
+        f"--metrics-address={LOOPBACK}",
+        f"--metrics-port={ports.metrics}",
+        # A model that does not load is reported, and the others are served.
+        "--exit-on-error=false",
+        "--strict-readiness=false",
+        "--exit-timeout-secs=3",
+    ]
+
+
+def environment(wheels: Wheels, python_bin: Path, inherited: Mapping[str, str]) -> dict[str, str]:
+    """`inherited` with the paths on which the server's libraries and its stubs' packages are found."""
+    libraries = [*map(str, wheels.libraries), *filter(None, [inherited.get("LD_LIBRARY_PATH")])]
+    path = [str(python_bin), inherited.get("PATH", os.defpath)]
+    return {**inherited, "LD_LIBRARY_PATH": os.pathsep.join(libraries), "PATH": os.pathsep.join(path)}
+
+
+def model_folders(repository: Path) -> list[str]:
+    """The names of the models in `repository`, hidden folders left out."""
+    return sorted(path.name for path in repository.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+class LoadLog:
+    """What Triton's log, as far as it was read, says about loading.
+
+    The HTTP endpoint, which could be asked, opens after the last model alone.
+    """
+
+    _LOADED = re.compile(r"successfully loaded '([^'.][^']*)'")
+    _FAILED = re.compile(
+        r"(?:Poll failed for model directory|failed to load(?: model)?) '([^'.][^']*)'(?: version \d+)?: (.*)"
+        r"|ensemble '([^']+)' (depends on .*)"
+    )
+
+    def __init__(self) -> None:
+        self.loaded: set[str] = set()
+        self.failed: dict[str, str] = {}
+        """Model → reason, one line."""
+        self._unfinished = ""
+
+    @property
+    def settled(self) -> int:
+        """How many models were loaded or given up."""
+        return len(self.loaded) + len(self.failed)
+
+    def read(self, text: str) -> None:
+        """Take in what was added to the log, which may end within a line."""
+        *lines, self._unfinished = (self._unfinished + text).split("\n")
+        for line in lines:
+            self._read_line(line)
+
+    def _read_line(self, line: str) -> None:
+        if match := self._LOADED.search(line):
+            self.loaded.add(match[1])
+            self.failed.pop(match[1], None)
+        elif match := self._FAILED.search(line):
+            name, reason = match[1] or match[3], match[2] or match[4]
+            self.loaded.discard(name)
+            # The reason is quoted, its line breaks written \n; what follows the first is a traceback.
+            first_line = reason.strip().strip('"').split(r"\n")[0]
+            self.failed.setdefault(name, first_line.removeprefix("Internal: "))
