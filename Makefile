@@ -13,7 +13,7 @@ PYTHON_NUMPY2 ?= $(shell $(call FIND,python3.13 $(HOME)/.pyenv/versions/3.13.*/b
 up: $(VENV)/.installed $(IMAGENET)
 	@$(BIN)/miaas-adapter up $(ARGS)
 
-test: $(VENV)/.installed $(IMAGENET)
+test: $(VENV)/.installed $(VENV)-kserve/.installed $(IMAGENET)
 	$(BIN)/python -m pytest $(ARGS)
 	@$(MAKE) --no-print-directory test-numpy2
 
@@ -44,7 +44,7 @@ lock: $(VENV)/.installed
 	  --no-header pyproject.toml -o constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-numpy2 $(IMAGENET)
+	rm -rf $(VENV) $(VENV)-numpy2 $(VENV)-kserve $(IMAGENET)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 with its venv module is needed (Debian: python3-venv)"; exit 1; }
@@ -59,3 +59,9 @@ $(VENV)-numpy2/.installed: pyproject.toml constraints.txt
 
 $(IMAGENET): $(VENV)/.installed scripts/build_imagenet.py
 	$(BIN)/python scripts/build_imagenet.py
+
+# KServe's client has needs of its own, so it gets an environment of its own.
+$(VENV)-kserve/.installed: tests/clients/kserve.txt
+	$(PYTHON) -m venv --clear $(VENV)-kserve
+	$(VENV)-kserve/bin/python -m pip install -q --disable-pip-version-check -r tests/clients/kserve.txt
+	@touch $@

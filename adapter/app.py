@@ -13,10 +13,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from adapter import __version__
-from adapter.contracts import miaas, v1
+from adapter.contracts import miaas, miaas_document, v1, v1_document
 from adapter.contracts.answers import json_response
 from adapter.contracts.errors import error_body, error_response
 from adapter.contracts.gateway import Gateway
+from adapter.contracts.openapi import document
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import AdapterError
 from adapter.core.metrics import Metrics
@@ -96,10 +97,18 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     )
     app.include_router(v1.router(services.dataplane, settings))
     app.include_router(miaas.router(services.dataplane, services.queue, services.metrics, settings))
-    app.add_api_route("/", _alive, methods=["GET"], tags=["V1"], summary="KServe's liveness")
+    app.add_api_route("/", _alive, methods=["GET"])
+    app.openapi = openapi_document  # type: ignore[method-assign]
     for kind in (AdapterError, HTTPException, Exception):
         app.add_exception_handler(kind, _on_error)
     return app
+
+
+def openapi_document() -> dict[str, Any]:
+    """The OpenAPI document of every contract."""
+    return document(
+        [v1_document.paths(), miaas_document.paths()], [v1_document.SCHEMAS, miaas_document.SCHEMAS]
+    )
 
 
 async def _alive() -> Response:

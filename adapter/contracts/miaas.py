@@ -102,7 +102,7 @@ class ControlPlane:
 def router(dataplane: DataPlane, queue: JobQueue, metrics: Metrics, settings: Settings) -> APIRouter:
     """The contract's routes, as the text prints them and below `/v1`."""
     plane = ControlPlane(dataplane, queue, metrics, settings)
-    routes = APIRouter(tags=["MIaaS"])
+    routes = APIRouter()
     for path, endpoint, method in (
         ("/health", plane.health, "GET"),
         ("/inference", plane.submit, "POST"),
@@ -110,8 +110,8 @@ def router(dataplane: DataPlane, queue: JobQueue, metrics: Metrics, settings: Se
         ("/models", plane.models, "GET"),
     ):
         for prefix in ("/v1", ""):
-            routes.add_api_route(prefix + path, endpoint, methods=[method], response_class=Response)
-    routes.add_api_route("/models/{model_id:segment}", plane.model, methods=["GET"], response_class=Response)
+            routes.add_api_route(prefix + path, endpoint, methods=[method])
+    routes.add_api_route("/models/{model_id:segment}", plane.model, methods=["GET"])
     return routes
 
 

@@ -8,10 +8,11 @@ from starlette.types import Receive, Scope, Send
 from adapter.contracts.answers import json_response, version_headers
 from adapter.contracts.body import parse_json, read_body
 from adapter.contracts.models import model_body, split_id
+from adapter.contracts.tfserving import metadata_body
 from adapter.core.codec import decode_body, encode_answer
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import NotSupported
-from adapter.core.types import InferRequest
+from adapter.core.types import InferRequest, ModelMetadata
 from adapter.settings import Settings
 
 _MODEL = "/v1/models/{name:segment}"
@@ -49,27 +50,29 @@ class _Unsupported:
 
 def router(dataplane: DataPlane, settings: Settings) -> APIRouter:
     """The contract's routes."""
-    routes = APIRouter(tags=["V1"])
+    routes = APIRouter()
 
-    async def describe(request: Request) -> Response:
+    async def find(request: Request) -> ModelMetadata:
         place = request.path_params
         if place.keys() == {"name"}:
             # MIaaS's id of a model, which may hold a version, has the same path.
             place = dict(zip(("name", "version"), split_id(place["name"]), strict=True))
         metadata = await dataplane.metadata(**place)
         request.state.model = metadata.name
+        return metadata
+
+    async def describe(request: Request) -> Response:
+        metadata = await find(request)
         return json_response(model_body(metadata), headers=version_headers(metadata))
+
+    async def describe_signature(request: Request) -> Response:
+        metadata = await find(request)
+        return json_response(metadata_body(metadata), headers=version_headers(metadata))
 
     predict = Predict(dataplane, settings)
     for place in (_MODEL, _VERSION, _LABEL):
         routes.routes.append(Route(place + ":predict", predict, methods=["POST"]))
         routes.routes.append(Route(place + ":{verb:segment}", _Unsupported(), methods=["POST"]))
-        routes.add_api_route(
-            place,
-            describe,
-            methods=["GET"],
-            summary="Describe a model",
-            response_class=Response,
-            responses={404: {"description": "Model not found"}},
-        )
+        routes.add_api_route(place, describe, methods=["GET"])
+        routes.add_api_route(place + "/metadata", describe_signature, methods=["GET"])
     return routes
