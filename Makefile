@@ -8,7 +8,7 @@ FIND = for p in $(1); do $$p -c 'import sys, ensurepip; print(sys.executable)' 2
 PYTHON ?= $(shell $(call FIND,python3.12 python3.11))
 PYTHON_NUMPY2 ?= $(shell $(call FIND,python3.13 $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
-.PHONY: up test test-numpy2 lint format docs lock clean
+.PHONY: up test test-numpy2 fuzz lint format docs lock clean
 
 up: $(VENV)/.installed $(IMAGENET)
 	@$(BIN)/miaas-adapter up $(ARGS)
@@ -26,6 +26,10 @@ test-numpy2: $(VENV)-numpy2/.installed
 	$(VENV)-numpy2/bin/python -m pytest -q --ignore tests/integration --ignore tests/standalone
 endif
 
+# What bytes can do to the codec, for a minute.
+fuzz: $(VENV)/.installed
+	PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_codec.py -max_total_time=60 -max_len=400 -print_final_stats=1
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -36,7 +40,8 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format
 
 docs: $(VENV)/.installed
-	$(BIN)/python scripts/document_settings.py
+	$(BIN)/python -m scripts.document_settings
+	$(BIN)/python -m scripts.document_openapi
 
 # Takes the newest versions that pyproject.toml allows, for every Python and platform.
 lock: $(VENV)/.installed

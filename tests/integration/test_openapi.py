@@ -50,7 +50,10 @@ REAL = schemathesis.openapi.from_dict(_with_real_models(copy.deepcopy(openapi_do
 BUDGET = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-def check(up: Up, case: schemathesis.Case) -> None:
+Case = schemathesis.Case[Any]
+
+
+def check(up: Up, case: Case) -> None:
     case.call_and_validate(
         base_url=up.facts["url"], headers={"X-API-Key": up.facts["api_key"]}, checks=CHECKS, timeout=30
     )
@@ -58,13 +61,13 @@ def check(up: Up, case: schemathesis.Case) -> None:
 
 @ANY.parametrize()
 @BUDGET
-def test_anything_that_the_document_allows_or_forbids(up: Up, case: schemathesis.Case) -> None:
+def test_anything_that_the_document_allows_or_forbids(up: Up, case: Case) -> None:
     check(up, case)
 
 
 @REAL.parametrize()
 @BUDGET
-def test_the_same_on_models_that_exist(up: Up, case: schemathesis.Case) -> None:
+def test_the_same_on_models_that_exist(up: Up, case: Case) -> None:
     check(up, case)
 
 
