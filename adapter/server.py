@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from adapter.app import Services, create_app
 from adapter.logs import configure_logs
 from adapter.ops import create_ops_app
+from adapter.protocol import HttpProtocol
 from adapter.settings import Settings
 from adapter.sockets import BACKLOG, listen
 
@@ -61,6 +62,8 @@ async def _serve(settings: Settings, api: socket.socket, ops: socket.socket) -> 
 def _config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=HttpProtocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

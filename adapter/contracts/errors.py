@@ -45,6 +45,9 @@ def error_response(path: str, error: errors.AdapterError) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, errors.Unavailable | errors.RateLimited):
         headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, errors.PayloadTooLarge):
+        # What is left of the body is not waited for.
+        headers["Connection"] = "close"
     if isinstance(error, errors.Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="miaas-adapter"'
     return error_body(path, status_of(error), error.code, error.message, error.details, headers)

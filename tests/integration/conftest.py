@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
+from adapter.sockets import listen
 from tests.models.generate import build
 
 T = TypeVar("T")
@@ -114,11 +115,44 @@ def start_up(folder: Path, repository: Path, *arguments: str, **environment: str
             raise
 
 
-def make_repository(folder: Path) -> Path:
-    """A copy of the demo models, with the models for tests beside them."""
-    repository = folder / "models"
-    shutil.copytree(ROOT / "model_repository", repository, copy_function=shutil.copy2)
-    build(repository)
+@contextmanager
+def start_serve(up: Up, folder: Path, **environment: str) -> Iterator[httpx.Client]:
+    """One more API process beside an `up`, on the same servers and keys, with settings of its own."""
+    with listen("127.0.0.1", 0, "") as api, listen("127.0.0.1", 0, "") as ops:
+        command = [sys.executable, "-m", "adapter", "serve"]
+        command += ["--fd", str(api.fileno()), "--ops-fd", str(ops.fileno())]
+        servers = {
+            "ADAPTER_TRITON_GRPC_URL": up.facts["triton_grpc"],
+            "ADAPTER_NATS_URL": up.facts["nats_url"],
+            "ADAPTER_STATE_DIR": str(up.state_dir),
+        }
+        with (folder / "serve.log").open("w") as log:
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **servers, **environment},
+                pass_fds=[api.fileno(), ops.fileno()],
+            )
+        try:
+            base_url = f"http://127.0.0.1:{api.getsockname()[1]}"
+            with httpx.Client(base_url=base_url, headers=up.client.headers, timeout=60) as client:
+                eventually(lambda: client.get("/health").status_code == 200)
+                yield client
+        finally:
+            process.terminate()
+            process.wait(15)
+
+
+def make_repository(folder: Path, *names: str) -> Path:
+    """A repository with copies of the demo models and the models for tests: those named, or all of them."""
+    everything, repository = folder / "all", folder / "models"
+    shutil.copytree(ROOT / "model_repository", everything)
+    build(everything)
+    repository.mkdir()
+    for model in everything.iterdir():
+        if model.name in names or not names:
+            model.rename(repository / model.name)
     return repository
 
 

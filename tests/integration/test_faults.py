@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.integration.conftest import ROOT, Up, eventually, start_up
+from tests.integration.conftest import ROOT, Up, eventually, make_repository, start_up
 
 IRIS = {"instances": [[5.1, 3.5, 1.4, 0.2]]}
 SHARED_MEMORY = Path("/dev/shm")
@@ -20,9 +20,7 @@ SHARED_MEMORY = Path("/dev/shm")
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[Up]:
     """An `up` that may be harmed, with the iris model alone."""
-    repository = tmp_path / "models"
-    shutil.copytree(ROOT / "model_repository" / "sklearn-iris", repository / "sklearn-iris")
-    with start_up(tmp_path, repository) as running:
+    with start_up(tmp_path, make_repository(tmp_path, "sklearn-iris")) as running:
         yield running
 
 

@@ -78,6 +78,7 @@ def build(target: Path) -> None:
     write_model(
         target / "crash", "crash.py", 0, [Tensor("INPUT0", "FP32", (1,))], [Tensor("OUTPUT0", "FP32", (1,))]
     )
+    write_model(target / "broken", "broken.py", 0, [Tensor("x", "FP32", (1,))], [Tensor("y", "FP32", (1,))])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Takes as long as it is asked to."""
+"""Takes as long as it is asked to; while it does, a hidden file in its folder says so."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
@@ -12,5 +13,8 @@ class TritonPythonModel:
 
     def answer(self, request: Any) -> Any:
         seconds = pb_utils.get_input_tensor_by_name(request, "seconds").as_numpy()
+        busy = Path(pb_utils.get_model_dir()) / ".busy"
+        busy.touch()
         time.sleep(float(seconds.sum()))
+        busy.unlink()
         return pb_utils.InferenceResponse([pb_utils.Tensor("slept", seconds)])
