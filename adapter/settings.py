@@ -62,6 +62,8 @@ class Settings(BaseSettings):
     """API keys; by default `keys.json` in the state folder."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 64 << 20
     """Largest request body; a longer one is refused with 413 before it is read to its end."""
+    nan_tokens: bool = False
+    """Answer NaN and infinities as the bare tokens `NaN`, `Infinity`, `-Infinity` instead of `null`."""
     shutdown_timeout_s: Seconds = 8.0
     """How long requests and jobs in flight may take to finish once a stop was asked for."""
 

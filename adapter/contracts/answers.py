@@ -3,17 +3,48 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import orjson
 from starlette.responses import Response
 
 from adapter.core.types import ModelMetadata
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
+_TOKENS = {
+    name: orjson.Fragment(token)
+    for name, token in (("nan", b"NaN"), ("inf", b"Infinity"), ("-inf", b"-Infinity"))
+}
 
 
-def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer, numpy arrays included; NaN and infinities come as null, which every parser reads."""
-    return Response(orjson.dumps(content, option=_OPTIONS), status, headers, media_type="application/json")
+def json_response(
+    content: Any,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+    *,
+    nan_tokens: bool = False,
+) -> Response:
+    """A JSON answer, numpy arrays included.
+
+    NaN and infinities come as null, which every parser reads, or with `nan_tokens` as the bare tokens NaN,
+    Infinity and -Infinity, which Python's `json` reads.
+    """
+    written = orjson.dumps(_with_tokens(content) if nan_tokens else content, option=_OPTIONS)
+    return Response(written, status, headers, media_type="application/json")
+
+
+def _with_tokens(value: Any) -> Any:
+    """The same JSON value, whatever is not finite in it replaced by its token."""
+    match value:
+        case dict():
+            return {name: _with_tokens(member) for name, member in value.items()}
+        case list():
+            return [_with_tokens(element) for element in value]
+        case np.ndarray() if value.dtype.kind == "f" and not np.isfinite(value).all():
+            return [_with_tokens(element) for element in value]
+        case np.floating() if not np.isfinite(value):
+            return _TOKENS[str(value)]
+        case _:
+            return value
 
 
 def timestamp(seconds: float | None = None) -> str:

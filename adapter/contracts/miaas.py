@@ -74,7 +74,7 @@ class ControlPlane:
             raise JobNotFound(f"no request with the id {job_id[:64]}")
         status = await self._queue.status(request.state.client.id, job_id)
         headers = {} if status.result else {"Retry-After": "1"}
-        return json_response(_status_body(status), headers=headers)
+        return json_response(_status_body(status), headers=headers, nan_tokens=self._settings.nan_tokens)
 
     async def models(self) -> Response:
         """Every served version of every model."""

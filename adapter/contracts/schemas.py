@@ -47,17 +47,19 @@ def input_schema(metadata: ModelMetadata) -> Schema:
     if metadata.feature_names:
         groups.append(_features(metadata.inputs[0], metadata.feature_names))
     named_columns = [_named_column(group, metadata.batched) for group in groups]
-    if not own_names(metadata).isdisjoint(("instances", "inputs")):
-        return {"$schema": _DIALECT, "anyOf": named_columns}
     named_rows = [rows for group in groups for rows in _named_rows(group)]
     bare_columns, bare_rows = [], []
     if len(metadata.inputs) == 1:
         tensor = metadata.inputs[0]
         bare_columns = [_column(tensor, metadata.batched)]
         bare_rows = [_rows(tensor.shape[0], _input(tensor, tensor.shape[1:]))] if tensor.shape else []
-    columns = _v1("inputs", "instances", [*named_columns, *bare_columns, *named_rows])
-    rows = _v1("instances", "inputs", [*named_rows, *bare_rows])
-    return {"$schema": _DIALECT, "anyOf": [rows, columns, *named_columns]}
+    forms = {
+        "instances": _v1("instances", "inputs", [*named_rows, *bare_rows]),
+        "inputs": _v1("inputs", "instances", [*named_columns, *bare_columns, *named_rows]),
+    }
+    # A model's own names win over V1's two.
+    v1 = [form for member, form in forms.items() if member not in own_names(metadata)]
+    return {"$schema": _DIALECT, "anyOf": [*v1, *named_columns]}
 
 
 def output_schema(metadata: ModelMetadata) -> Schema:

@@ -37,7 +37,8 @@ class Predict:
         request = InferRequest(metadata.name, version, tensors)
         response = await self._dataplane.infer(metadata, request, self._settings.infer_timeout_s)
         answer = encode_answer(response.outputs, form, batched=metadata.batched)
-        await json_response(answer, headers=version_headers(metadata))(scope, receive, send)
+        headers, nan_tokens = version_headers(metadata), self._settings.nan_tokens
+        await json_response(answer, headers=headers, nan_tokens=nan_tokens)(scope, receive, send)
 
 
 class _Unsupported:

@@ -22,9 +22,15 @@ LIMIT = 1 << 20
 
 @pytest.fixture(scope="module")
 def strict(up: Up, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """An API process with a small limit for bodies and little patience."""
-    limits = {"ADAPTER_MAX_BODY_BYTES": str(LIMIT), "ADAPTER_INFER_TIMEOUT_S": "1"}
-    with start_serve(up, tmp_path_factory.mktemp("strict"), **limits) as client:
+    """An API process with a small limit for bodies, little patience, and tokens for NaN."""
+    folder = tmp_path_factory.mktemp("strict")
+    with start_serve(
+        up,
+        folder,
+        ADAPTER_MAX_BODY_BYTES=str(LIMIT),
+        ADAPTER_INFER_TIMEOUT_S="1",
+        ADAPTER_NAN_TOKENS="true",
+    ) as client:
         yield client
 
 
@@ -120,6 +126,14 @@ def test_names_that_no_model_may_have_are_not_found(up: Up, name: str) -> None:
         request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-API-Key: {{key}}\r\n\r\n"
         answer, _ = send_raw(up.client, request)
         assert answer.startswith("HTTP/1.1 404 "), answer
+
+
+def test_nan_comes_as_null_or_by_setting_as_a_token(up: Up, strict: httpx.Client) -> None:
+    body = '{"instances": [[NaN, Infinity, -Infinity, 1]]}'
+    null = up.client.post("/v1/models/identity-fp32:predict", content=body)
+    assert null.text == '{"predictions":[[null,null,null,1.0]]}'
+    tokens = strict.post("/v1/models/identity-fp32:predict", content=body)
+    assert tokens.text == '{"predictions":[[NaN,Infinity,-Infinity,1.0]]}'
 
 
 def test_a_model_that_is_too_slow_is_504(strict: httpx.Client, up: Up) -> None:
