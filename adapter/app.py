@@ -57,7 +57,7 @@ class Services:
         self, settings: Settings, engine: Engine | None = None, queue: JobQueue | None = None
     ) -> None:
         self.metrics = Metrics(CollectorRegistry())
-        self.engine = engine or TritonEngine(settings.triton_grpc_url, settings.metadata_ttl_s)
+        self.engine = engine or TritonEngine(settings)
         self.queue = queue or JetStreamQueue(settings)
         self.keys = KeyStore(settings.keys_path)
         self.dataplane = DataPlane(self.engine, self.metrics)

@@ -37,6 +37,11 @@ class Settings(BaseSettings):
     infer_timeout_s: Seconds = 60.0
     """Deadline of a synchronous inference, and of one attempt at an asynchronous one, in seconds."""
 
+    batch_calls: Annotated[int, Field(ge=0, le=64)] = 2
+    """Calls of one model in flight, above which waiting requests are joined into one; 0 joins none."""
+    batch_queue: Annotated[int, Field(ge=1)] = 2048
+    """Most requests that may wait for one model; one more is refused with 503."""
+
     nats_url: str = "nats://127.0.0.1:4222"
     """NATS server with JetStream, or several, separated by commas."""
     queue_replicas: Annotated[int, Field(ge=1, le=5)] = 1

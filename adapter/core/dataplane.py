@@ -4,13 +4,12 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
-from adapter.core.datatypes import pack_bytes, unpack_bytes
-from adapter.core.errors import DeadlineExceeded, EngineUnavailable, InferenceFailed, ModelNotFound
+from adapter.core.errors import DeadlineExceeded, EngineUnavailable, ModelNotFound
 from adapter.core.metrics import Metrics
 from adapter.core.ports import Engine
-from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion, Tensor
+from adapter.core.rows import join_answers, split
+from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion
 
 _NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,128}\Z")
 _VERSION = re.compile(r"[0-9]{1,18}\Z")
@@ -55,7 +54,7 @@ class DataPlane:
             try:
                 if not most or not request.inputs or request.inputs[0].shape[0] <= most:
                     return await self._engine.infer(request, timeout_s)
-                return _join(await self._infer_parts(_split(request, most), timeout_s))
+                return join_answers(await self._infer_parts(split(request, most), timeout_s))
             except (ModelNotFound, EngineUnavailable):
                 # What we believe of the repository is out of date.
                 self._engine.forget()
@@ -81,39 +80,3 @@ class DataPlane:
             for task in tasks:
                 task.cancel()
         return [answers[i] for i in range(len(answers))]
-
-
-def _split(request: InferRequest, most: int) -> Iterator[InferRequest]:
-    """Cut the batch into pieces of at most `most` rows, each made when its turn comes."""
-    columns = [_cut(tensor, most) for tensor in request.inputs]
-    return (replace(request, inputs=inputs) for inputs in zip(*columns, strict=True))
-
-
-def _cut(tensor: Tensor, most: int) -> Iterator[Tensor]:
-    rows = tensor.shape[0]
-    is_bytes = tensor.datatype == "BYTES"
-    elements = unpack_bytes(tensor.data) if is_bytes else memoryview(tensor.data)
-    each = len(elements) // rows
-    for i in range(0, rows, most):
-        piece = elements[i * each : (i + most) * each]
-        data = piece if isinstance(piece, memoryview) else pack_bytes(piece)
-        yield replace(tensor, shape=(min(most, rows - i), *tensor.shape[1:]), data=data)
-
-
-def _join(answers: Sequence[InferResponse]) -> InferResponse:
-    """Put the rows of several answers behind each other. Raises InferenceFailed when they do not fit."""
-    by_name = [{tensor.name: tensor for tensor in answer.outputs} for answer in answers]
-    if any(tensors.keys() != by_name[0].keys() for tensors in by_name):
-        raise InferenceFailed("the model has other outputs from one batch to the next")
-    outputs = []
-    for name, first in by_name[0].items():
-        pieces = [tensors[name] for tensors in by_name]
-        if (
-            len({(piece.datatype, len(piece.shape), piece.shape[1:]) for piece in pieces}) != 1
-            or not first.shape
-        ):
-            raise InferenceFailed(f"output {name!r} has another shape from one batch to the next")
-        rows = sum(piece.shape[0] for piece in pieces)
-        data = b"".join(piece.data for piece in pieces)
-        outputs.append(replace(first, shape=(rows, *first.shape[1:]), data=data))
-    return replace(answers[0], outputs=tuple(outputs))

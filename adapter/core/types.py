@@ -64,6 +64,7 @@ class ModelMetadata:
 
     `max_batch_size` 0 means that the model does not batch; otherwise axis 0 of every tensor is the batch.
     `versions` are all versions served now, ascending. `feature_names` name the last axis of the only input.
+    `batch_calls`: calls in flight above which requests are joined, 0 joins none, None is the setting's.
     `labels` map names to versions; `deprecated_versions` and `sunset` go by version, "*" is all of them.
     """
 
@@ -79,6 +80,7 @@ class ModelMetadata:
     labels: Mapping[str, str] = field(default_factory=dict)
     deprecated_versions: frozenset[str] = frozenset()
     sunset: Mapping[str, date] = field(default_factory=dict)
+    batch_calls: int | None = None
 
     @property
     def batched(self) -> bool:

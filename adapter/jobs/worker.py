@@ -150,7 +150,7 @@ def _failure(job: Job, code: str, message: str) -> JobResult:
 
 async def _main(settings: Settings) -> None:
     metrics = Metrics(CollectorRegistry())
-    engine = TritonEngine(settings.triton_grpc_url, settings.metadata_ttl_s)
+    engine = TritonEngine(settings)
     queue = JetStreamQueue(settings)
     queue.open()
     worker = Worker(queue, DataPlane(engine, metrics), metrics, settings)

@@ -5,16 +5,20 @@ from collections.abc import Sequence
 from adapter.core.errors import InferenceFailed
 from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion
 from adapter.core.wire import decode_response, encode_request
+from adapter.settings import Settings
+from adapter.triton.batcher import Batcher, Limits
 from adapter.triton.registry import Registry
 from adapter.triton.transport import GrpcTransport
 
 
 class TritonEngine:
-    """`adapter.core.ports.Engine` on one Triton server at `url` (`host:port`)."""
+    """`adapter.core.ports.Engine` on one Triton server."""
 
-    def __init__(self, url: str, metadata_ttl_s: float) -> None:
-        self._transport = GrpcTransport(url)
-        self._registry = Registry(self._transport, metadata_ttl_s)
+    def __init__(self, settings: Settings) -> None:
+        self._transport = GrpcTransport(settings.triton_grpc_url)
+        self._registry = Registry(self._transport, settings.metadata_ttl_s)
+        self._batcher = Batcher(self._send, settings.batch_queue)
+        self._batch_calls = settings.batch_calls
 
     async def models(self) -> Sequence[ModelVersion]:
         """See `Engine.models`."""
@@ -26,6 +30,15 @@ class TritonEngine:
 
     async def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
         """See `Engine.infer`."""
+        known = self._registry.known(request.model_name, request.model_version)
+        if known is None or known.max_batch_size <= 1 or request.parameters or not request.inputs:
+            return await self._send(request, timeout_s)
+        calls = self._batch_calls if known.batch_calls is None else known.batch_calls
+        if calls == 0:
+            return await self._send(request, timeout_s)
+        return await self._batcher.infer(request, Limits(known.max_batch_size, calls), timeout_s)
+
+    async def _send(self, request: InferRequest, timeout_s: float) -> InferResponse:
         answer = await self._transport.infer(encode_request(request), timeout_s)
         try:
             return decode_response(answer)

@@ -72,6 +72,13 @@ class Registry:
             snapshot.described.pop((name, version), None)
             raise
 
+    def known(self, name: str, version: str) -> ModelMetadata | None:
+        """What was said last, if it was; asks nobody."""
+        task = self._snapshot.described.get((name, version)) if self._snapshot else None
+        if task is None or not task.done() or task.cancelled() or task.exception():
+            return None
+        return task.result()
+
     def forget(self) -> None:
         """Ask Triton again at the next look-up."""
         self._snapshot = None
@@ -133,6 +140,7 @@ def _from_config(config: Any, version: str, versions: tuple[str, ...]) -> ModelM
         labels={label: str(target) for label, target in parameters.json("labels", dict).items()},
         deprecated_versions=frozenset(map(str, parameters.json("deprecated_versions", list))),
         sunset=parameters.dates("sunset"),
+        batch_calls=parameters.batch_calls(),
     )
 
 
@@ -157,6 +165,7 @@ class _Parameters:
     def __init__(self, config: Any) -> None:
         self._model = config.name
         self._batch_axes = int(config.max_batch_size > 0)
+        self._alone = config.HasField("sequence_batching") or config.model_transaction_policy.decoupled
         self._values: Mapping[str, Any] = config.parameters
 
     def json(self, key: str, kind: type[Any]) -> Any:
@@ -191,6 +200,13 @@ class _Parameters:
             "model parameter ignored", model=self._model, parameter="miaas.feature_names", value=names
         )
         return ()
+
+    def batch_calls(self) -> int | None:
+        """Calls in flight above which requests are joined; 0, never, where requests form a sequence."""
+        if self._alone:
+            return 0
+        calls = self.json("batch_calls", int) if "miaas.batch_calls" in self._values else None
+        return None if calls is None else max(0, calls)
 
     def dates(self, key: str) -> dict[str, date]:
         """A parameter that maps versions to days (ISO 8601); what is no day is left out."""

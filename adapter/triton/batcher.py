@@ -1,0 +1,160 @@
+"""Joins requests of one model that wait for Triton into one call.
+
+A call costs far more than a row of it, on both sides. So while a model has fewer than its calls in flight a
+request is sent at once, alone if it is alone; the requests that come meanwhile are joined into the next call.
+No request waits for others to come: joining adds no delay.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from adapter.core.errors import AdapterError, DeadlineExceeded, EngineUnavailable, Unavailable
+from adapter.core.rows import cut_answer, join_inputs
+from adapter.core.types import InferRequest, InferResponse
+
+Send = Callable[[InferRequest, float], Awaitable[InferResponse]]
+"""Runs one request: see `Engine.infer`."""
+
+Kind = tuple[str, tuple[tuple[str, str, tuple[int, ...]], ...], tuple[str, ...]]
+"""What requests must have in common to be joined: version, inputs without their rows, outputs."""
+
+
+class Limits(NamedTuple):
+    """Of one model: rows in a call, and calls in flight."""
+
+    rows: int
+    calls: int
+
+
+class BatchQueueFull(Unavailable):
+    """As many requests wait for this model as may."""
+
+    code = "batch_queue_full"
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    request: InferRequest
+    rows: int
+    deadline: float
+    answer: asyncio.Future[InferResponse]
+
+
+@dataclass(slots=True)
+class _Model:
+    in_flight: int = 0
+    waiting: int = 0
+    queues: OrderedDict[Kind, deque[_Waiting]] = field(default_factory=OrderedDict)
+
+
+class Batcher:
+    """One per engine; at most `most_waiting` requests may wait for one model."""
+
+    def __init__(self, send: Send, most_waiting: int) -> None:
+        self._send = send
+        self._most_waiting = most_waiting
+        self._models: dict[str, _Model] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def infer(self, request: InferRequest, limits: Limits, timeout_s: float) -> InferResponse:
+        """Run the request, perhaps together with others, in calls within `limits`.
+
+        Raises what `send` raises for this request alone, DeadlineExceeded after `timeout_s`, and
+        BatchQueueFull when too many wait already.
+        """
+        model = self._models.setdefault(request.model_name, _Model())
+        if model.waiting >= self._most_waiting:
+            raise BatchQueueFull(
+                f"{model.waiting} requests wait for the model {request.model_name!r} already"
+            )
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        waiting = _Waiting(request, request.inputs[0].shape[0], deadline, loop.create_future())
+        model.queues.setdefault(_kind(request), deque()).append(waiting)
+        model.waiting += 1
+        self._send_next(model, limits)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await waiting.answer
+        except TimeoutError:
+            raise DeadlineExceeded("Triton did not answer in time") from None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is in flight."""
+        return not (self._models or self._tasks)
+
+    def _send_next(self, model: _Model, limits: Limits) -> None:
+        """Send what waits while fewer calls than may be are in flight; kinds take turns."""
+        while model.queues and model.in_flight < limits.calls:
+            kind, queue = next(iter(model.queues.items()))
+            batch = _take(queue, limits.rows, model)
+            if queue:
+                model.queues.move_to_end(kind)
+            else:
+                del model.queues[kind]
+            if batch:
+                model.in_flight += 1
+                task = asyncio.create_task(self._run(model, batch, limits))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, model: _Model, batch: list[_Waiting], limits: Limits) -> None:
+        try:
+            await self._answer(batch)
+        finally:
+            model.in_flight -= 1
+            self._send_next(model, limits)
+            if not (model.in_flight or model.queues):
+                self._models.pop(batch[0].request.model_name, None)
+
+    async def _answer(self, batch: list[_Waiting]) -> None:
+        """Answer every request of the batch, or each alone where the batch as a whole fails."""
+        left = max(waiting.deadline for waiting in batch) - asyncio.get_running_loop().time()
+        try:
+            if len(batch) == 1:
+                answers = [await self._send(batch[0].request, left)]
+            else:
+                requests = [waiting.request for waiting in batch]
+                joined = replace(requests[0], id="", inputs=join_inputs(requests))
+                answers = cut_answer(await self._send(joined, left), [waiting.rows for waiting in batch])
+        except AdapterError as error:
+            if len(batch) > 1 and not isinstance(error, DeadlineExceeded | EngineUnavailable):
+                # Nobody fails for a neighbour.
+                await asyncio.gather(*(self._answer([waiting]) for waiting in batch))
+                return
+            for waiting in batch:
+                _settle(waiting.answer, error)
+            return
+        for waiting, answer in zip(batch, answers, strict=True):
+            _settle(waiting.answer, replace(answer, id=waiting.request.id))
+
+
+def _kind(request: InferRequest) -> Kind:
+    inputs = tuple((tensor.name, tensor.datatype, tensor.shape[1:]) for tensor in request.inputs)
+    return request.model_version, inputs, request.outputs
+
+
+def _take(queue: deque[_Waiting], most_rows: int, model: _Model) -> list[_Waiting]:
+    """The next requests that fit one call together; those whose client is gone are dropped."""
+    batch: list[_Waiting] = []
+    rows = 0
+    while queue and (not batch or rows + queue[0].rows <= most_rows):
+        waiting = queue.popleft()
+        model.waiting -= 1
+        if not waiting.answer.done():
+            batch.append(waiting)
+            rows += waiting.rows
+    return batch
+
+
+def _settle(future: asyncio.Future[InferResponse], outcome: InferResponse | AdapterError) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, AdapterError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

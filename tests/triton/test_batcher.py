@@ -1,0 +1,228 @@
+"""The batcher: what is joined, what is not, and that nobody pays for a neighbour."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from adapter.core.errors import DeadlineExceeded, EngineUnavailable, InferenceFailed, InvalidInput
+from adapter.core.types import InferRequest, InferResponse, Tensor
+from adapter.triton.batcher import Batcher, BatchQueueFull, Limits
+
+LIMITS = Limits(rows=8, calls=1)
+BAD = 66
+
+
+class Triton:
+    """Echoes; each call waits until it is let go. A call with the element BAD in it fails."""
+
+    def __init__(self) -> None:
+        self.calls: list[InferRequest] = []
+        self.gate = asyncio.Event()
+        self.failure: Exception = InvalidInput("bad")
+
+    async def send(self, request: InferRequest, timeout_s: float) -> InferResponse:
+        self.calls.append(request)
+        await self.gate.wait()
+        if BAD in b"".join(bytes(tensor.data) for tensor in request.inputs):
+            raise self.failure
+        outputs = tuple(Tensor(f"{t.name}'", t.datatype, t.shape, t.data) for t in request.inputs)
+        return InferResponse(request.model_name, "1", outputs, request.id)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [request.inputs[0].shape[0] for request in self.calls]
+
+
+def request(
+    *elements: int, version: str = "", model: str = "m", width: int = 1, name: str = "x"
+) -> InferRequest:
+    shape = (len(elements) // width, width)
+    return InferRequest(model, version, (Tensor(name, "UINT8", shape, bytes(elements)),), id=str(elements))
+
+
+def run(scenario: Callable[[Triton, Batcher], Coroutine[Any, Any, None]], most_waiting: int = 100) -> None:
+    async def main() -> None:
+        triton = Triton()
+        await scenario(triton, Batcher(triton.send, most_waiting))
+
+    asyncio.run(main())
+
+
+async def settle(count: int = 5) -> None:
+    """Let everything that can run run."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def start(
+    batcher: Batcher, *requests: InferRequest, limits: Limits = LIMITS
+) -> list[asyncio.Task[InferResponse]]:
+    return [asyncio.create_task(batcher.infer(request, limits, 5)) for request in requests]
+
+
+def test_the_first_goes_at_once_and_those_that_wait_go_together() -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        tasks = start(batcher, request(1), request(2, 3), request(4))
+        await settle()
+        assert triton.sizes == [1]
+        triton.gate.set()
+        answers = await asyncio.gather(*tasks)
+        assert triton.sizes == [1, 3]
+        assert [bytes(answer.outputs[0].data) for answer in answers] == [b"\1", b"\2\3", b"\4"]
+        assert [answer.outputs[0].shape for answer in answers] == [(1, 1), (2, 1), (1, 1)]
+        assert [answer.id for answer in answers] == ["(1,)", "(2, 3)", "(4,)"]
+
+    run(scenario)
+
+
+def test_a_call_holds_no_more_rows_than_the_model_takes() -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        tasks = start(batcher, request(0), *[request(i, i, i) for i in range(1, 6)])
+        triton.gate.set()
+        await asyncio.gather(*tasks)
+        assert triton.sizes == [1, 6, 6, 3]
+
+    run(scenario)
+
+
+def test_as_many_calls_are_in_flight_as_may_be() -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        tasks = start(batcher, *[request(i) for i in range(6)], limits=Limits(8, 2))
+        await settle()
+        assert triton.sizes == [1, 1]
+        triton.gate.set()
+        await asyncio.gather(*tasks)
+        assert triton.sizes == [1, 1, 4]
+
+    run(scenario)
+
+
+def test_only_requests_of_one_kind_are_joined() -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        others = [
+            request(2, 3, width=2),
+            request(4, version="2"),
+            request(5, name="y"),
+            request(6),
+            request(7),
+        ]
+        tasks = start(batcher, request(1), *others)
+        triton.gate.set()
+        await asyncio.gather(*tasks)
+        assert sorted(triton.sizes) == [1, 1, 1, 1, 2]
+        assert bytes(max(triton.calls, key=lambda call: call.inputs[0].shape[0]).inputs[0].data) == b"\6\7"
+
+    run(scenario)
+
+
+def test_models_do_not_wait_for_each_other() -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        tasks = start(batcher, request(1), request(2, model="other"))
+        await settle()
+        assert [call.model_name for call in triton.calls] == ["m", "other"]
+        triton.gate.set()
+        await asyncio.gather(*tasks)
+
+    run(scenario)
+
+
+def test_nobody_fails_for_a_neighbour() -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        tasks = start(batcher, request(1), request(2), request(BAD), request(3))
+        triton.gate.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert triton.sizes == [1, 3, 1, 1, 1]
+        assert [type(answer) for answer in answers] == [
+            InferResponse,
+            InferResponse,
+            InvalidInput,
+            InferResponse,
+        ]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("failure", [EngineUnavailable("away"), DeadlineExceeded("late")])
+def test_a_call_that_found_no_engine_is_not_repeated_for_each(failure: Exception) -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        triton.failure = failure
+        tasks = start(batcher, request(1), request(2), request(BAD))
+        triton.gate.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert triton.sizes == [1, 2]
+        assert [type(answer) for answer in answers] == [InferResponse, type(failure), type(failure)]
+
+    run(scenario)
+
+
+def test_a_model_that_answers_other_rows_than_asked_is_run_alone() -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        async def summed(request: InferRequest, timeout_s: float) -> InferResponse:
+            await triton.send(request, timeout_s)
+            return InferResponse(
+                "m", "1", (Tensor("sum", "UINT8", (1,), bytes([sum(request.inputs[0].data)])),)
+            )
+
+        batcher = Batcher(summed, 100)
+        tasks = start(batcher, request(1), request(2, 3), request(4))
+        triton.gate.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [bytes(answer.outputs[0].data) for answer in answers if isinstance(answer, InferResponse)] == [
+            b"\1",
+            b"\5",
+            b"\4",
+        ]
+
+    run(scenario)
+
+
+def test_a_request_whose_client_is_gone_is_never_sent() -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        tasks = start(batcher, request(1), request(2), request(3))
+        await settle()
+        tasks[1].cancel()
+        triton.gate.set()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(answers[1], asyncio.CancelledError)
+        assert [bytes(call.inputs[0].data) for call in triton.calls] == [b"\1", b"\3"]
+
+    run(scenario)
+
+
+def test_each_has_its_own_deadline() -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        slow = asyncio.create_task(batcher.infer(request(1), LIMITS, 5))
+        await settle()
+        with pytest.raises(DeadlineExceeded):
+            await batcher.infer(request(2), LIMITS, 0.02)
+        triton.gate.set()
+        assert bytes((await slow).outputs[0].data) == b"\1"
+        assert triton.sizes == [1]
+
+    run(scenario)
+
+
+def test_more_than_may_wait_are_refused() -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        tasks = start(batcher, *[request(i) for i in range(4)])
+        await settle()
+        with pytest.raises(BatchQueueFull, match="3 requests wait for the model 'm' already"):
+            await batcher.infer(request(9), LIMITS, 5)
+        triton.gate.set()
+        await asyncio.gather(*tasks)
+        assert bytes((await batcher.infer(request(9), LIMITS, 5)).outputs[0].data) == b"\x09"
+
+    run(scenario, most_waiting=3)
+
+
+def test_nothing_is_kept_of_a_model_that_is_idle() -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        triton.gate.set()
+        triton.failure = InferenceFailed("broken")
+        await asyncio.gather(*start(batcher, request(1), request(BAD), request(3)), return_exceptions=True)
+        await settle()
+        assert batcher.idle
+
+    run(scenario)
