@@ -24,6 +24,7 @@ def _key(number: int, wire_type: int) -> int:
 _L1, _L2, _L3, _L4, _L5, _L6, _L7 = (_key(number, _LEN) for number in range(1, 8))
 _V1, _V2, _V3, _V5 = (_key(number, _VARINT) for number in (1, 2, 3, 5))
 _D4 = _key(4, _I64)
+_TEXTS = {_L1, _L2, _L3}
 
 
 def _varint(value: int) -> bytes:
@@ -96,13 +97,16 @@ def encode_response(response: InferResponse) -> bytes:
 
 
 def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at]
+    value = data[at]
+    if value < 0x80:
+        return value, at + 1
+    value &= 0x7F
+    for shift in range(7, 70, 7):
         at += 1
+        byte = data[at]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value & _INT64_MASK, at
+            return value & _INT64_MASK, at + 1
     raise ValueError("a number of more than ten bytes")
 
 
@@ -180,12 +184,12 @@ def _read_message(
     heads: list[tuple[str, str, tuple[int, ...]]] = []
     raws: list[memoryview] = []
     for key, value in _fields(memoryview(data)):
-        if key in (_L1, _L2, _L3):
-            texts[key >> 3] = str(value, "utf-8")
+        if key == raw_key:
+            raws.append(value)
         elif key == _L5:
             heads.append(_read_tensor(value))
-        elif key == raw_key:
-            raws.append(value)
+        elif key in _TEXTS:
+            texts[key >> 3] = str(value, "utf-8")
         elif key == _L4:
             entry = dict(_fields(value))
             parameters[_read_name(entry)] = _read_parameter(entry.get(_L2, memoryview(b"")))

@@ -1,5 +1,6 @@
 """The Engine over Triton's gRPC service."""
 
+import asyncio
 from collections.abc import Sequence
 
 from adapter.core.errors import InferenceFailed
@@ -32,11 +33,15 @@ class TritonEngine:
         """See `Engine.infer`."""
         known = self._registry.known(request.model_name, request.model_version)
         if known is None or known.max_batch_size <= 1 or request.parameters or not request.inputs:
-            return await self._send(request, timeout_s)
+            return await self._send_alone(request, timeout_s)
         calls = self._batch_calls if known.batch_calls is None else known.batch_calls
         if calls == 0:
-            return await self._send(request, timeout_s)
+            return await self._send_alone(request, timeout_s)
         return await self._batcher.infer(request, Limits(known.max_batch_size, calls), timeout_s)
+
+    async def _send_alone(self, request: InferRequest, timeout_s: float) -> InferResponse:
+        # A caller that gives up leaves the call to its deadline: cancelled calls have crashed Tritons.
+        return await asyncio.shield(asyncio.ensure_future(self._send(request, timeout_s)))
 
     async def _send(self, request: InferRequest, timeout_s: float) -> InferResponse:
         answer = await self._transport.infer(encode_request(request), timeout_s)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from typing import Any
 
 from httpx import HTTPStatusError
 from kserve import InferenceRESTClient, RESTConfig
@@ -11,7 +12,7 @@ url, key = sys.argv[1:]
 headers = {"X-API-Key": key}
 
 
-async def refused(client: InferenceRESTClient, model: str, data: dict[str, object]) -> str:
+async def refused(client: InferenceRESTClient, model: str, data: dict[str, Any]) -> str:
     try:
         await client.infer(url, data, model_name=model, headers=headers)
     except HTTPStatusError as error:

@@ -1,5 +1,7 @@
 """The hand-written wire format against tritonclient's generated classes, both ways."""
 
+from contextlib import suppress
+from itertools import product
 from typing import Any
 
 import pytest
@@ -144,10 +146,8 @@ def test_a_tensor_without_raw_contents_is_refused() -> None:
 
 def attempt(data: bytes) -> None:
     for decode in (decode_request, decode_response):
-        try:
+        with suppress(ValueError, IndexError):
             decode(data)
-        except (ValueError, IndexError):
-            pass
 
 
 @given(REQUESTS, st.data())
@@ -169,22 +169,14 @@ def test_garbage_raises_nothing_unexpected(data: bytes) -> None:
     attempt(data)
 
 
-@pytest.mark.parametrize("tag", range(256))
-def test_every_field_with_every_wire_type_is_read_or_refused(tag: int) -> None:
-    for body in (
-        b"",
-        b"\x00",
-        b"\x01\xff",
-        b"\x08" + bytes(8),
-        b"\xff" * 11,
-        b"\x02\x08\x01",
-        b"\x02\x12\x00",
-    ):
-        attempt(bytes((tag,)) + body)
+def test_every_field_with_every_wire_type_is_read_or_refused() -> None:
+    bodies = (b"", b"\0", b"\x01\xff", b"\x08" + bytes(8), b"\xff" * 11, b"\x02\x08\x01", b"\x02\x12\0")
+    for key, body in product(range(256), bodies):
+        field = bytes((key,)) + body
+        attempt(field)
         # The same inside a parameter, a tensor and an output.
         for parent in (0x22, 0x2A, 0x32):
-            inner = bytes((tag,)) + body
-            attempt(bytes((parent, len(inner))) + inner)
+            attempt(bytes((parent, len(field))) + field)
 
 
 @pytest.mark.timeout(5)

@@ -1,0 +1,203 @@
+"""What holds for every path of the app: credentials, errors, bodies, metrics, documentation."""
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from adapter.settings import Settings
+from tests.contracts.running import PATH, ROW, SUBMISSION, Api, assert_error, running
+
+# One path of each kind: (method, path, its contract's form).
+PATHS = [
+    ("GET", "/", "miaas"),
+    ("GET", "/health", "miaas"),
+    ("GET", "/v1/health", "miaas"),
+    ("POST", "/inference", "miaas"),
+    ("POST", "/v1/inference", "miaas"),
+    ("GET", "/inference/abc", "miaas"),
+    ("GET", "/v1/inference/abc", "miaas"),
+    ("GET", "/models", "miaas"),
+    ("GET", "/v1/models", "miaas"),
+    ("GET", "/models/sklearn-iris", "miaas"),
+    ("GET", PATH, "v1"),
+    ("GET", f"{PATH}/versions/1", "v1"),
+    ("GET", f"{PATH}/labels/stable", "v1"),
+    ("POST", f"{PATH}:predict", "v1"),
+    ("POST", f"{PATH}/versions/1:predict", "v1"),
+    ("POST", f"{PATH}/labels/stable:predict", "v1"),
+]
+
+
+# --- Every path ---
+
+
+@pytest.mark.parametrize(("method", "path", "form"), PATHS)
+def test_without_credentials_every_path_is_401(api: Api, method: str, path: str, form: str) -> None:
+    for headers in (
+        {},
+        {"X-API-Key": "wrong"},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Basic YTpi"},
+    ):
+        response = api.call(method, path, who="", headers=headers)
+        assert_error(response, 401, "unauthenticated", form)
+        assert response.headers["www-authenticate"] == 'Bearer realm="miaas-adapter"'
+    assert api.engine.looked_up == []
+
+
+@pytest.mark.parametrize(("method", "path", "form"), PATHS)
+def test_a_key_without_the_scope_is_403(api: Api, method: str, path: str, form: str) -> None:
+    who, scope = ("sender", "read") if method == "GET" else ("reader", "infer")
+    assert_error(
+        api.call(method, path, who), 403, "permission_denied", form, f"this needs the scope '{scope}'"
+    )
+
+
+@pytest.mark.parametrize(("method", "path", "form"), PATHS)
+def test_a_method_that_a_path_does_not_take_is_405(api: Api, method: str, path: str, form: str) -> None:
+    for other in {"GET", "POST", "PUT", "PATCH", "DELETE"} - {method}:
+        response = api.call(other, path)
+        assert_error(response, 405, "method_not_allowed", form, f"{other} is not allowed on {path}")
+        assert method in response.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        ("/nothing", "miaas"),
+        ("/v1", "miaas"),
+        ("/v1/nothing", "miaas"),
+        ("/health/", "miaas"),
+        ("/inference/a/b", "miaas"),
+        ("/models/", "miaas"),
+        ("/openapi.json", "miaas"),
+        ("/docs", "miaas"),
+        ("/v1/models/", "v1"),
+        (f"{PATH}/", "v1"),
+        (f"{PATH}/nothing", "v1"),
+        (f"{PATH}/versions", "v1"),
+        (f"{PATH}/versions/1/2", "v1"),
+        (f"{PATH}:", "v1"),
+        ("/v1/models/a%2Fb:predict", "v1"),
+        ("/v1/models/a:b:predict", "v1"),
+        (f"{PATH}/versions/:predict", "v1"),
+    ],
+)
+def test_a_path_that_is_none_is_404(api: Api, path: str, form: str) -> None:
+    for method in ("GET", "POST"):
+        assert_error(api.call(method, path), 404, "not_found", form, "no such path: /")
+    assert api.call("GET", path, who="").status_code == 401
+
+
+def test_a_long_path_is_cut_in_the_message(api: Api) -> None:
+    message = api.get("/" + "x" * 5000).json()["error"]["message"]
+    assert message == "no such path: /" + "x" * 199
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "form"), [("POST", "/inference", "miaas"), ("POST", f"{PATH}:predict", "v1")]
+)
+class TestBodies:
+    def test_one_over_the_limit_is_413_before_its_end(
+        self, api: Api, method: str, path: str, form: str
+    ) -> None:
+        # The client never ends its body; that it gets an answer shows that nobody waits for that.
+        with socket.create_connection(("127.0.0.1", api.port), timeout=10) as connection:
+            head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {api.keys['alice']}\r\n"
+            connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+            connection.sendall((b"2710\r\n" + b" " * 10_000 + b"\r\n") * 11)
+            answer = b""
+            while b"}" not in answer:
+                answer += connection.recv(10_000)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"the body is larger than 100000 bytes" in answer
+        response = api.call(method, path, content=b" " * 100_001)
+        assert_error(response, 413, "payload_too_large", form, "the body is larger than 100000 bytes")
+
+    def test_one_at_the_limit_is_read(self, api: Api, method: str, path: str, form: str) -> None:
+        response = api.call(method, path, content=b" " * 99_998 + b"{}")
+        assert_error(response, 400, "invalid_input", form)
+
+    def test_an_encoded_one_is_415(self, api: Api, method: str, path: str, form: str) -> None:
+        response = api.call(method, path, content=b"x", headers={"Content-Encoding": "gzip"})
+        assert_error(response, 415, "unsupported_encoding", form, "Content-Encoding 'gzip' is not supported")
+
+    def test_a_client_that_hangs_up_leaves_no_trace(
+        self, api: Api, method: str, path: str, form: str
+    ) -> None:
+        model = "sklearn-iris" if form == "v1" else ""
+        before = api.count(contract=form, model=model, code="499")
+        with socket.create_connection(("127.0.0.1", api.port)) as connection:
+            head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nX-API-Key: {api.keys['alice']}\r\n"
+            connection.sendall(f'{head}Content-Length: 50\r\n\r\n{{"instances": '.encode())
+        end = time.monotonic() + 10
+        while api.count(contract=form, model=model, code="499") == before and time.monotonic() < end:
+            time.sleep(0.01)
+        assert api.count(contract=form, model=model, code="499") == before + 1
+        assert api.engine.requests == []
+        assert api.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "form"),
+    [entry for entry in PATHS if entry[1] != "/" and "/inference/" not in entry[1]],
+)
+def test_of_an_unexpected_error_not_a_word_is_shown(api: Api, method: str, path: str, form: str) -> None:
+    api.engine.fault = RuntimeError("/srv/secret/path.py: it broke")
+    before = api.count(contract=form, model="", code="500")
+    response = api.post(path, SUBMISSION) if method == "POST" else api.get(path)
+    assert_error(response, 500, "internal", form, "an internal error; the server's log has more")
+    assert "secret" not in response.text + str(response.headers)
+    assert api.count(contract=form, model="", code="500") == before + 1
+    api.reset()
+    assert api.get("/health").status_code == 200
+
+
+# --- Credentials, metrics, documentation ---
+
+
+def test_a_key_may_come_in_either_header(api: Api) -> None:
+    for headers in (
+        {"X-API-Key": api.keys["alice"]},
+        {"Authorization": f"Bearer {api.keys['alice']}"},
+        {"Authorization": f"bearer  {api.keys['alice']}"},
+    ):
+        assert api.get("/health", who="", headers=headers).status_code == 200
+
+
+def test_a_made_up_name_never_becomes_a_label(api: Api) -> None:
+    api.get("/v1/models/made-up-name")
+    api.post("/v1/models/made-up-name:predict", {"instances": [ROW]})
+    api.post("/inference", SUBMISSION | {"model_id": "made-up-name"})
+    api.get("/made-up-name")
+    labels = [
+        label
+        for family in api.services.metrics.registry.collect()
+        for sample in family.samples
+        for label in sample.labels.values()
+    ]
+    assert "sklearn-iris" in labels
+    assert "made-up-name" not in labels
+
+
+def test_requests_are_counted_by_contract_model_and_status(api: Api) -> None:
+    good, bad = ({"contract": "v1", "model": "sklearn-iris", "code": code} for code in ("200", "400"))
+    before = api.count(**good), api.count(**bad)
+    api.post(f"{PATH}:predict", {"instances": [ROW]})
+    api.post(f"{PATH}:predict", {"instances": [1]})
+    assert (api.count(**good), api.count(**bad)) == (before[0] + 1, before[1] + 1)
+
+
+def test_the_documentation_is_open_where_it_is_switched_on(tmp_path: Path) -> None:
+    with running(Settings(state_dir=tmp_path, docs=True)) as api:
+        page = api.get("/docs", who="")
+        assert page.status_code == 200
+        assert "http://" not in page.text.replace(api.url, "")
+        assert "https://" not in page.text
+        assert api.get("/openapi.json", who="").json()["openapi"] == "3.1.0"
+        assert api.get("/docs/files/swagger-ui-bundle.js", who="").status_code == 200
+        # The rest is as closed as ever.
+        assert api.get("/health", who="").status_code == 401
+        assert api.get("/docs/files/../../health", who="").status_code in (401, 404)

@@ -1,0 +1,162 @@
+"""Models, an engine and a queue in memory: fakes stand at the two seams, adapter.core.ports, alone."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import date
+
+from adapter.core.errors import JobNotFound, ModelNotFound, ModelNotReady
+from adapter.core.ports import Delivery
+from adapter.core.types import (
+    InferRequest,
+    InferResponse,
+    Job,
+    JobResult,
+    JobStatus,
+    ModelMetadata,
+    ModelVersion,
+    TensorMetadata,
+)
+
+Shape = tuple[int, ...]
+
+
+def tensor(name: str, datatype: str, *dims: int, optional: bool = False) -> TensorMetadata:
+    """A declared tensor; `dims` count the batch axis."""
+    return TensorMetadata(name, datatype, dims, optional)
+
+
+def model(
+    *inputs: TensorMetadata,
+    outputs: Sequence[TensorMetadata] = (),
+    name: str = "m",
+    version: str = "1",
+    versions: Sequence[str] = (),
+    max_batch_size: int = 0,
+    feature_names: Sequence[str] = (),
+    labels: dict[str, str] | None = None,
+    deprecated_versions: Sequence[str] = (),
+    sunset: dict[str, date] | None = None,
+) -> ModelMetadata:
+    """A model; without `outputs` it has its inputs' likes."""
+    return ModelMetadata(
+        name=name,
+        version=version,
+        versions=tuple(versions) or (version,),
+        platform="onnxruntime_onnx",
+        framework="onnx",
+        max_batch_size=max_batch_size,
+        inputs=inputs,
+        outputs=tuple(outputs) or inputs,
+        feature_names=tuple(feature_names),
+        labels=labels or {},
+        deprecated_versions=frozenset(deprecated_versions),
+        sunset=sunset or {},
+    )
+
+
+class FakeEngine:
+    """An Engine whose models answer with `run`, at first with their inputs under their outputs' names."""
+
+    def __init__(self, *models: ModelMetadata) -> None:
+        self.reset(*models)
+
+    def reset(self, *models: ModelMetadata) -> None:
+        """As new, with these models."""
+        self.served = {(metadata.name, metadata.version): metadata for metadata in models}
+        self.not_ready: dict[str, str] = {}
+        self.run: Callable[[InferRequest], InferResponse] = self.echo
+        self.fault: Exception | None = None
+        self.pause_s = 0.0
+        self.looked_up: list[tuple[str, str]] = []
+        self.requests: list[InferRequest] = []
+        self.timeouts: list[float] = []
+        self.cancelled = 0
+        self.forgotten = 0
+        self.running = 0
+        self.most_running = 0
+
+    def echo(self, request: InferRequest) -> InferResponse:
+        metadata = self._find(request.model_name, request.model_version)
+        outputs = tuple(
+            replace(given, name=declared.name)
+            for given, declared in zip(request.inputs, metadata.outputs, strict=False)
+        )
+        return InferResponse(metadata.name, metadata.version, outputs)
+
+    async def models(self) -> Sequence[ModelVersion]:
+        if self.fault:
+            raise self.fault
+        ready = [ModelVersion(name, version, ready=True) for name, version in self.served]
+        return [*ready, *(ModelVersion(name, "", False, reason) for name, reason in self.not_ready.items())]
+
+    async def metadata(self, name: str, version: str = "") -> ModelMetadata:
+        self.looked_up.append((name, version))
+        if self.fault:
+            raise self.fault
+        return self._find(name, version)
+
+    async def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
+        self.requests.append(request)
+        self.timeouts.append(timeout_s)
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            await asyncio.sleep(self.pause_s)
+            return self.run(request)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+    async def close(self) -> None:
+        pass
+
+    def _find(self, name: str, version: str) -> ModelMetadata:
+        if name in self.not_ready:
+            raise ModelNotReady(f"Model {name} is not ready: {self.not_ready[name]}")
+        version = version or max((v for n, v in self.served if n == name), default="", key=int)
+        if (name, version) not in self.served:
+            raise ModelNotFound(f"Model not found: {name}")
+        return self.served[name, version]
+
+
+class FakeQueue:
+    """A JobQueue that keeps jobs; a test puts their results."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """As new."""
+        self.jobs: dict[str, Job] = {}
+        self.results: dict[str, JobResult] = {}
+        self.fault: Exception | None = None
+
+    def open(self) -> None:
+        pass
+
+    async def submit(self, job: Job) -> None:
+        await self.ping()
+        self.jobs[job.id] = job
+
+    async def status(self, client: str, job_id: str) -> JobStatus:
+        await self.ping()
+        job = self.jobs.get(job_id)
+        if job is None or job.client != client:
+            raise JobNotFound(f"no request with the id {job_id}")
+        return JobStatus(job_id, job.submitted, self.results.get(job_id))
+
+    async def fetch(self, most: int, wait_s: float) -> Sequence[Delivery]:
+        return []
+
+    async def ping(self) -> None:
+        if self.fault:
+            raise self.fault
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,22 @@
+"""Documents that name tests name tests that exist."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+DOCS = TESTS.parent / "docs"
+
+
+@pytest.mark.parametrize("document", sorted(path.name for path in DOCS.glob("*.md")))
+def test_every_test_that_is_named_exists(document: str) -> None:
+    for file, name in re.findall(r"`([\w/]+\.py)::(\w+)`", (DOCS / document).read_text()):
+        tree = ast.parse((TESTS / file).read_text())
+        functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+        assert name in functions, f"{document} names {file}::{name}"
+
+
+def test_the_contracts_are_held_by_tests() -> None:
+    assert len(re.findall(r"::\w+`", (DOCS / "contracts.md").read_text())) > 80
