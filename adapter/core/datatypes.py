@@ -15,12 +15,14 @@ class Datatype:
     """A datatype of the Open Inference Protocol.
 
     `dtype` is the numpy type whose little-endian bytes are the protocol's binary form; BF16, which numpy
-    lacks, is kept as its upper 16 bits; BYTES has no fixed size, its `itemsize` is 0.
+    lacks, is kept as its upper 16 bits; BYTES has no fixed size, its `itemsize` is 0. `code` is the letter of
+    the `struct` module, where it has one.
     """
 
     name: str
     kind: Kind
     dtype: np.dtype[Any]
+    code: str
 
     @property
     def itemsize(self) -> int:
@@ -28,25 +30,25 @@ class Datatype:
         return 0 if self.kind == "bytes" else self.dtype.itemsize
 
 
-def _row(name: str, kind: Kind, dtype: str) -> tuple[str, Datatype]:
-    return name, Datatype(name, kind, np.dtype(dtype))
+def _row(name: str, kind: Kind, dtype: str, code: str = "") -> tuple[str, Datatype]:
+    return name, Datatype(name, kind, np.dtype(dtype), code)
 
 
 DATATYPES: dict[str, Datatype] = dict(
     [
-        _row("BOOL", "bool", "?"),
-        _row("INT8", "integer", "i1"),
-        _row("INT16", "integer", "<i2"),
-        _row("INT32", "integer", "<i4"),
-        _row("INT64", "integer", "<i8"),
-        _row("UINT8", "integer", "u1"),
-        _row("UINT16", "integer", "<u2"),
-        _row("UINT32", "integer", "<u4"),
-        _row("UINT64", "integer", "<u8"),
-        _row("FP16", "number", "<f2"),
+        _row("BOOL", "bool", "?", "?"),
+        _row("INT8", "integer", "i1", "b"),
+        _row("INT16", "integer", "<i2", "h"),
+        _row("INT32", "integer", "<i4", "i"),
+        _row("INT64", "integer", "<i8", "q"),
+        _row("UINT8", "integer", "u1", "B"),
+        _row("UINT16", "integer", "<u2", "H"),
+        _row("UINT32", "integer", "<u4", "I"),
+        _row("UINT64", "integer", "<u8", "Q"),
+        _row("FP16", "number", "<f2", "e"),
         _row("BF16", "number", "<u2"),
-        _row("FP32", "number", "<f4"),
-        _row("FP64", "number", "<f8"),
+        _row("FP32", "number", "<f4", "f"),
+        _row("FP64", "number", "<f8", "d"),
         _row("BYTES", "bytes", "O"),
     ]
 )
@@ -69,6 +71,15 @@ def to_bf16(values: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
     rounded[nan] = (bits[nan] >> 16) | 0x40
     return rounded.astype(np.uint16)
+
+
+def pack_bf16(values: Sequence[float]) -> bytes:
+    """Numbers → BF16's binary form. Raises OverflowError for a finite one that is beyond its range."""
+    wide = np.array(values, np.float64)
+    narrow = to_bf16(wide)
+    if (((narrow & 0x7FFF) == 0x7F80) & np.isfinite(wide)).any():
+        raise OverflowError("beyond BF16's range")
+    return narrow.tobytes()
 
 
 def from_bf16(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:

@@ -5,6 +5,7 @@ A list is flattened axis by axis at C speed; only an error walks the elements.
 
 import base64
 import binascii
+import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -12,9 +13,8 @@ from math import ceil, prod
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from adapter.core.datatypes import DATATYPES, Datatype, from_bf16, pack_bytes, to_bf16, unpack_bytes
+from adapter.core.datatypes import DATATYPES, Datatype, from_bf16, pack_bf16, pack_bytes, unpack_bytes
 from adapter.core.errors import InferenceFailed, InvalidInput
 from adapter.core.types import Tensor, TensorMetadata
 
@@ -48,7 +48,7 @@ def decode_tensor(tensor: TensorMetadata, value: Any, where: Where) -> Tensor:
     if datatype.kind == "bytes":
         data = pack_bytes([_to_bytes(element, i, fail) for i, element in enumerate(flat)])
     else:
-        data = _to_array(datatype, flat, fail).tobytes()
+        data = _pack(datatype, flat, fail)
     return Tensor(tensor.name, tensor.datatype, shape, data)
 
 
@@ -89,51 +89,28 @@ def _flatten(
     return level, shape, singles
 
 
-def _to_array(
-    datatype: Datatype, flat: list[Any], fail: Callable[[int, str], InvalidInput]
-) -> npt.NDArray[Any]:
-    """Elements of one datatype → numpy, strictly: nothing is cut, wrapped or made infinite."""
+def _pack(datatype: Datatype, flat: list[Any], fail: Callable[[int, str], InvalidInput]) -> bytes:
+    """Elements of one datatype → their binary form, strictly: nothing is cut, wrapped or made infinite."""
     allowed = _ALLOWED[datatype.kind]
     if not set(map(type, flat)) <= allowed:
         odd = next(i for i, element in enumerate(flat) if type(element) not in allowed)
         raise fail(odd, f"{_EXPECTED[datatype.kind]} ({datatype.name})")
-    if datatype.kind == "bool":
-        return np.array(flat, datatype.dtype)
-    if datatype.kind == "integer":
-        limits = np.iinfo(datatype.dtype)
-        if flat and not (limits.min <= min(flat) and max(flat) <= limits.max):
-            odd = next(i for i, element in enumerate(flat) if not limits.min <= element <= limits.max)
-            raise fail(odd, f"{datatype.name} from {limits.min} to {limits.max}")
-        return np.array(flat, datatype.dtype)
-    return _to_floats(datatype, flat, fail)
-
-
-def _to_floats(
-    datatype: Datatype, flat: list[Any], fail: Callable[[int, str], InvalidInput]
-) -> npt.NDArray[Any]:
-    expected = f"a number within {datatype.name}'s range"
     try:
-        wide = np.array(flat, np.float64)
-    except OverflowError:
-        odd = next(i for i, element in enumerate(flat) if type(element) is int and not _fits_double(element))
-        raise fail(odd, expected) from None
-    if datatype.name == "BF16":
-        narrow = to_bf16(wide)
-        infinite = (narrow & 0x7FFF) == 0x7F80
-    else:
-        with np.errstate(over="ignore"):
-            narrow = wide.astype(datatype.dtype)
-        infinite = np.isinf(narrow)
-    overflow = infinite & np.isfinite(wide)
-    if overflow.any():
-        raise fail(int(overflow.argmax()), expected)
-    return narrow
+        return (
+            pack_bf16(flat) if datatype.name == "BF16" else struct.pack(f"<{len(flat)}{datatype.code}", *flat)
+        )
+    except (struct.error, OverflowError):
+        odd = next(i for i, element in enumerate(flat) if not _fits(datatype, element))
+        if datatype.kind == "integer":
+            limits = np.iinfo(datatype.dtype)
+            raise fail(odd, f"{datatype.name} from {limits.min} to {limits.max}") from None
+        raise fail(odd, f"a number within {datatype.name}'s range") from None
 
 
-def _fits_double(value: int) -> bool:
+def _fits(datatype: Datatype, element: int | float) -> bool:
     try:
-        float(value)
-    except OverflowError:
+        pack_bf16([element]) if datatype.name == "BF16" else struct.pack(f"<{datatype.code}", element)
+    except (struct.error, OverflowError):
         return False
     return True
 
