@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from adapter import __version__
-from adapter.contracts import miaas, miaas_document, v1, v1_document
+from adapter.contracts import miaas, miaas_document, v1, v1_document, v2
 from adapter.contracts.answers import json_response
 from adapter.contracts.errors import error_body, error_response
 from adapter.contracts.gateway import Gateway
@@ -96,6 +96,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
         Gateway, authenticate=services.authenticate, metrics=services.metrics, open_paths=open_paths
     )
     app.include_router(v1.router(services.dataplane, settings))
+    app.include_router(v2.router(services.dataplane, settings))
     app.include_router(miaas.router(services.dataplane, services.queue, services.metrics, settings))
     app.add_api_route("/", _alive, methods=["GET"])
     app.openapi = openapi_document  # type: ignore[method-assign]

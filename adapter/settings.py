@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     """Calls of one model in flight, above which waiting requests are joined into one; 0 joins none."""
     batch_queue: Annotated[int, Field(ge=1)] = 2048
     """Most requests that may wait for one model; one more is refused with 503."""
+    v2_model_control: bool = False
+    """Let clients with the scope `admin` load and unload the repository's models over V2."""
 
     nats_url: str = "nats://127.0.0.1:4222"
     """NATS server with JetStream, or several, separated by commas."""

@@ -25,8 +25,8 @@ def model_body(metadata: ModelMetadata) -> dict[str, Any]:
         "name": metadata.name,
         "versions": list(metadata.versions),
         "platform": metadata.platform,
-        "inputs": [_tensor_body(tensor) for tensor in metadata.inputs],
-        "outputs": [_tensor_body(tensor) for tensor in metadata.outputs],
+        "inputs": [tensor_body(tensor) for tensor in metadata.inputs],
+        "outputs": [tensor_body(tensor) for tensor in metadata.outputs],
         "ready": True,
         "id": f"{metadata.name}@{metadata.version}",
         "version": metadata.version,
@@ -62,5 +62,6 @@ def _status(deprecated: bool) -> str:
     return "deprecated" if deprecated else "active"
 
 
-def _tensor_body(tensor: TensorMetadata) -> dict[str, Any]:
+def tensor_body(tensor: TensorMetadata) -> dict[str, Any]:
+    """An input or output as V1 and V2 describe it."""
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}

@@ -3,7 +3,8 @@
 import asyncio
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from adapter.core.errors import DeadlineExceeded, EngineUnavailable, ModelNotFound
 from adapter.core.metrics import Metrics
@@ -28,13 +29,37 @@ class DataPlane:
         """Every version that is loaded, is loading, or could not be loaded. Raises EngineUnavailable."""
         return await self._engine.models()
 
+    async def config(self, name: str, version: str = "") -> Mapping[str, Any]:
+        """The engine's own configuration of a version. Raises as `metadata` does."""
+        metadata = await self.metadata(name, version)
+        return await self._engine.config(metadata.name, metadata.version)
+
+    async def statistics(self, name: str = "", version: str = "") -> Sequence[Mapping[str, Any]]:
+        """What a version, all of a model's versions, or all models have done. Raises as `metadata` does."""
+        if name:
+            await self.metadata(name, version)
+        return await self._engine.statistics(name, version)
+
+    async def repository_index(self) -> Sequence[Mapping[str, str]]:
+        """Every model of the repository, loaded or not. Raises EngineUnavailable."""
+        return await self._engine.repository_index()
+
+    async def load(self, name: str) -> None:
+        """Load a model of the repository. Raises ModelNotFound, InvalidInput, Unavailable."""
+        _check_name(name)
+        await self._engine.load(name)
+
+    async def unload(self, name: str, *, dependents: bool) -> None:
+        """Unload a model. Raises ModelNotFound, Unavailable."""
+        _check_name(name)
+        await self._engine.unload(name, dependents=dependents)
+
     async def metadata(self, name: str, version: str = "", label: str = "") -> ModelMetadata:
         """Describe a version, the one that `label` points to, or the latest ready one.
 
         Raises ModelNotFound, also for names that no model may have: those never reach the engine.
         """
-        if not _NAME.match(name):
-            raise ModelNotFound(f"Model not found: {name[:128]}")
+        _check_name(name)
         if version and not _VERSION.match(version):
             raise ModelNotFound(f"Model not found: {name} version {version[:32]}")
         if label:
@@ -44,12 +69,15 @@ class DataPlane:
             version = labels[label]
         return await self._engine.metadata(name, version)
 
-    async def infer(self, metadata: ModelMetadata, request: InferRequest, timeout_s: float) -> InferResponse:
+    async def infer(
+        self, metadata: ModelMetadata, request: InferRequest, timeout_s: float, *, split: bool = True
+    ) -> InferResponse:
         """Run one request; more rows than the model's maximum go as several calls, joined again.
 
-        Raises what `Engine.infer` raises; if one of several calls fails, the whole request does.
+        Without `split` they are left to the engine, which refuses them. Raises what `Engine.infer` raises; if
+        one of several calls fails, the whole request does.
         """
-        most = metadata.max_batch_size
+        most = metadata.max_batch_size if split else 0
         with self._metrics.inference(request.model_name):
             try:
                 if not most or not request.inputs or request.inputs[0].shape[0] <= most:
@@ -80,3 +108,9 @@ class DataPlane:
             for task in tasks:
                 task.cancel()
         return [answers[i] for i in range(len(answers))]
+
+
+def _check_name(name: str) -> None:
+    """Raise ModelNotFound for a name that no model may have."""
+    if not _NAME.match(name):
+        raise ModelNotFound(f"Model not found: {name[:128]}")

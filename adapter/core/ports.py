@@ -1,7 +1,7 @@
 """The two seams: what the adapter asks of an inference engine and of a job queue."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from adapter.core.types import (
     InferRequest,
@@ -29,6 +29,21 @@ class Engine(Protocol):
         Raises `InvalidInput` when the model refuses the input, `InferenceFailed` when it breaks on it,
         `DeadlineExceeded` after `timeout_s`, and what `metadata` raises.
         """
+
+    async def config(self, name: str, version: str = "") -> Mapping[str, Any]:
+        """A version's configuration as JSON, auto-completed parts included. Raises as `metadata` does."""
+
+    async def statistics(self, name: str = "", version: str = "") -> Sequence[Mapping[str, Any]]:
+        """What each version has done so far, as JSON, every counter present; of all models without a name."""
+
+    async def repository_index(self) -> Sequence[Mapping[str, str]]:
+        """Every model of the repository, loaded or not: `name`, and where known `version`, `state`, `reason`."""
+
+    async def load(self, name: str) -> None:
+        """Load the model from the repository, or load it anew. Raises `ModelNotFound`, `InvalidInput`."""
+
+    async def unload(self, name: str, *, dependents: bool) -> None:
+        """Unload the model, with `dependents` also the models that an ensemble was made of."""
 
     def forget(self) -> None:
         """Believe nothing that was said of models so far: the next look-up asks the engine."""

@@ -27,13 +27,21 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestedOutput:
+    """An output that is wanted, and how: `classification` asks for the labels of the N largest values."""
+
+    name: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class InferRequest:
     """One inference: a model, its input tensors, the outputs wanted (none named: all)."""
 
     model_name: str
     model_version: str
     inputs: tuple[Tensor, ...]
-    outputs: tuple[str, ...] = ()
+    outputs: tuple[RequestedOutput, ...] = ()
     id: str = ""
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
@@ -46,6 +54,7 @@ class InferResponse:
     model_version: str
     outputs: tuple[Tensor, ...]
     id: str = ""
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

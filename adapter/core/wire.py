@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from adapter.core.types import InferRequest, InferResponse, Parameter, Tensor
+from adapter.core.types import InferRequest, InferResponse, Parameter, RequestedOutput, Tensor
 
 _VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
 _INT64_MASK = (1 << 64) - 1
@@ -61,6 +61,12 @@ def _parameter(value: Parameter) -> bytes:
             return _field(3, value.encode())
 
 
+def _parameters(number: int, parameters: Mapping[str, Parameter]) -> Iterator[bytes]:
+    """The entries of a `map<string, InferParameter>`."""
+    for name, value in parameters.items():
+        yield _field(number, _text(1, name) + _field(2, _parameter(value)))
+
+
 def _tensor(number: int, tensor: Tensor) -> bytes:
     shape = b"".join(map(_varint, tensor.shape))
     head = _text(1, tensor.name) + _text(2, tensor.datatype)
@@ -74,10 +80,10 @@ def encode_request(request: InferRequest) -> bytes:
         _text(2, request.model_version),
         _text(3, request.id),
     ]
-    for name, value in request.parameters.items():
-        parts.append(_field(4, _text(1, name) + _field(2, _parameter(value))))
+    parts.extend(_parameters(4, request.parameters))
     parts.extend(_tensor(5, tensor) for tensor in request.inputs)
-    parts.extend(_field(6, _text(1, name)) for name in request.outputs)
+    for output in request.outputs:
+        parts.append(_field(6, _text(1, output.name) + b"".join(_parameters(2, output.parameters))))
     for tensor in request.inputs:
         parts += (b"\x3a", _varint(len(tensor.data)), tensor.data)
     return b"".join(parts)
@@ -89,6 +95,7 @@ def encode_response(response: InferResponse) -> bytes:
         _text(1, response.model_name),
         _text(2, response.model_version),
         _text(3, response.id),
+        *_parameters(4, response.parameters),
     ]
     parts.extend(_tensor(5, tensor) for tensor in response.outputs)
     for tensor in response.outputs:
@@ -170,17 +177,29 @@ def _read_tensor(data: memoryview) -> tuple[str, str, tuple[int, ...]]:
     return name, datatype, tuple(shape)
 
 
-def _read_name(fields: Mapping[int, Any]) -> str:
-    """Field 1 of a submessage, which Protocol Buffers leave out when it is empty."""
-    return str(fields.get(_L1, b""), "utf-8")
+def _read_entry(data: memoryview) -> tuple[str, Parameter]:
+    """An entry of a `map<string, InferParameter>`; Protocol Buffers leave an empty name out."""
+    fields = dict(_fields(data))
+    return str(fields.get(_L1, b""), "utf-8"), _read_parameter(fields.get(_L2, memoryview(b"")))
+
+
+def _read_output(data: memoryview) -> RequestedOutput:
+    name, parameters = "", {}
+    for key, value in _fields(data):
+        if key == _L1:
+            name = str(value, "utf-8")
+        elif key == _L2:
+            entry, parameter = _read_entry(value)
+            parameters[entry] = parameter
+    return RequestedOutput(name, parameters)
 
 
 def _read_message(
     data: bytes, raw_key: int
-) -> tuple[dict[int, str], dict[str, Parameter], list[str], tuple[Tensor, ...]]:
+) -> tuple[dict[int, str], dict[str, Parameter], list[RequestedOutput], tuple[Tensor, ...]]:
     texts: dict[int, str] = {}
     parameters: dict[str, Parameter] = {}
-    outputs: list[str] = []
+    outputs: list[RequestedOutput] = []
     heads: list[tuple[str, str, tuple[int, ...]]] = []
     raws: list[memoryview] = []
     for key, value in _fields(memoryview(data)):
@@ -191,10 +210,10 @@ def _read_message(
         elif key in _TEXTS:
             texts[key >> 3] = str(value, "utf-8")
         elif key == _L4:
-            entry = dict(_fields(value))
-            parameters[_read_name(entry)] = _read_parameter(entry.get(_L2, memoryview(b"")))
+            name, parameter = _read_entry(value)
+            parameters[name] = parameter
         elif key == _L6:
-            outputs.append(_read_name(dict(_fields(value))))
+            outputs.append(_read_output(value))
     if len(heads) != len(raws):
         raise ValueError(f"{len(heads)} tensors with {len(raws)} raw contents")
     tensors = tuple(Tensor(*head, raw) for head, raw in zip(heads, raws, strict=True))
@@ -211,5 +230,5 @@ def decode_request(data: bytes) -> InferRequest:
 
 def decode_response(data: bytes) -> InferResponse:
     """The opposite of `encode_response`; tensors are views into `data`. Raises as `decode_request` does."""
-    texts, _, _, tensors = _read_message(data, raw_key=_L6)
-    return InferResponse(texts.get(1, ""), texts.get(2, ""), tensors, texts.get(3, ""))
+    texts, parameters, _, tensors = _read_message(data, raw_key=_L6)
+    return InferResponse(texts.get(1, ""), texts.get(2, ""), tensors, texts.get(3, ""), parameters)

@@ -1,13 +1,15 @@
 """The Engine over Triton's gRPC service."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from adapter.core.errors import InferenceFailed
 from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion
 from adapter.core.wire import decode_response, encode_request
 from adapter.settings import Settings
 from adapter.triton.batcher import Batcher, Limits
+from adapter.triton.messages import to_json
 from adapter.triton.registry import Registry
 from adapter.triton.transport import GrpcTransport
 
@@ -49,6 +51,31 @@ class TritonEngine:
             return decode_response(answer)
         except (ValueError, IndexError) as error:
             raise InferenceFailed("Triton's answer is not a ModelInferResponse") from error
+
+    async def config(self, name: str, version: str = "") -> Mapping[str, Any]:
+        """See `Engine.config`."""
+        return to_json(await self._transport.model_config(name, version))
+
+    async def statistics(self, name: str = "", version: str = "") -> Sequence[Mapping[str, Any]]:
+        """See `Engine.statistics`."""
+        answer = await self._transport.model_statistics(name, version)
+        return [to_json(statistics) for statistics in answer.model_stats]
+
+    async def repository_index(self) -> Sequence[Mapping[str, str]]:
+        """See `Engine.repository_index`."""
+        index = await self._transport.repository_index()
+        lines = [to_json(model) for model in index.models]
+        return [{key: value for key, value in line.items() if value} for line in lines]
+
+    async def load(self, name: str) -> None:
+        """See `Engine.load`."""
+        await self._transport.load_model(name)
+        self._registry.forget()
+
+    async def unload(self, name: str, *, dependents: bool) -> None:
+        """See `Engine.unload`."""
+        await self._transport.unload_model(name, dependents=dependents)
+        self._registry.forget()
 
     def forget(self) -> None:
         """See `Engine.forget`."""

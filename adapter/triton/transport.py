@@ -46,6 +46,7 @@ class GrpcTransport:
         self._infer = self._channel.unary_unary(_SERVICE + "ModelInfer")
         self._index = self._method("RepositoryIndex", pb.RepositoryIndexResponse.FromString)
         self._config = self._method("ModelConfig", pb.ModelConfigResponse.FromString)
+        self._statistics = self._method("ModelStatistics", pb.ModelStatisticsResponse.FromString)
         self._load = self._method("RepositoryModelLoad", pb.RepositoryModelLoadResponse.FromString)
         self._unload = self._method("RepositoryModelUnload", pb.RepositoryModelUnloadResponse.FromString)
 
@@ -70,13 +71,20 @@ class GrpcTransport:
         request = pb.ModelConfigRequest(name=name, version=version)
         return (await self._call(self._config, request, _CONTROL_TIMEOUT_S)).config
 
+    async def model_statistics(self, name: str, version: str) -> Any:
+        """What the versions of a model, or with "" of all, have done so far."""
+        request = pb.ModelStatisticsRequest(name=name, version=version)
+        return await self._call(self._statistics, request, _CONTROL_TIMEOUT_S)
+
     async def load_model(self, name: str) -> None:
         """Load the model, or load it anew when its files changed (explicit model control)."""
         await self._call(self._load, pb.RepositoryModelLoadRequest(model_name=name), _LOAD_TIMEOUT_S)
 
-    async def unload_model(self, name: str) -> None:
+    async def unload_model(self, name: str, *, dependents: bool = False) -> None:
         """Unload the model; Triton answers before the last request on it has ended."""
-        await self._call(self._unload, pb.RepositoryModelUnloadRequest(model_name=name), _LOAD_TIMEOUT_S)
+        request = pb.RepositoryModelUnloadRequest(model_name=name)
+        request.parameters["unload_dependents"].bool_param = dependents
+        await self._call(self._unload, request, _LOAD_TIMEOUT_S)
 
     async def _call(self, method: Any, request: Any, timeout_s: float) -> Any:
         try:

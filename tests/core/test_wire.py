@@ -1,5 +1,6 @@
 """The hand-written wire format against tritonclient's generated classes, both ways."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import product
 from typing import Any
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
-from adapter.core.types import InferRequest, InferResponse, Tensor
+from adapter.core.types import InferRequest, InferResponse, Parameter, RequestedOutput, Tensor
 from adapter.core.wire import decode_request, decode_response, encode_request, encode_response
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -34,11 +35,18 @@ REQUESTS = st.builds(
     model_name=NAMES,
     model_version=NAMES,
     inputs=TENSORS,
-    outputs=st.lists(NAMES, max_size=3).map(tuple),
+    outputs=st.lists(st.builds(RequestedOutput, name=NAMES, parameters=PARAMETERS), max_size=3).map(tuple),
     id=NAMES,
     parameters=PARAMETERS,
 )
-RESPONSES = st.builds(InferResponse, model_name=NAMES, model_version=NAMES, outputs=TENSORS, id=NAMES)
+RESPONSES = st.builds(
+    InferResponse,
+    model_name=NAMES,
+    model_version=NAMES,
+    outputs=TENSORS,
+    id=NAMES,
+    parameters=PARAMETERS,
+)
 
 
 def read_parameter(parameter: Any) -> object:
@@ -56,15 +64,23 @@ def to_protobuf(request: InferRequest) -> Any:
     message = pb.ModelInferRequest(
         model_name=request.model_name, model_version=request.model_version, id=request.id
     )
-    kinds = {bool: "bool_param", int: "int64_param", str: "string_param", float: "double_param"}
-    for name, value in request.parameters.items():
-        setattr(message.parameters[name], kinds[type(value)], value)
+    set_parameters(message, request.parameters)
     for tensor in request.inputs:
         message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         message.raw_input_contents.append(bytes(tensor.data))
-    for name in request.outputs:
-        message.outputs.add(name=name)
+    for output in request.outputs:
+        set_parameters(message.outputs.add(name=output.name), output.parameters)
     return message
+
+
+def set_parameters(message: Any, parameters: Mapping[str, Parameter]) -> None:
+    kinds = {bool: "bool_param", int: "int64_param", str: "string_param", float: "double_param"}
+    for name, value in parameters.items():
+        setattr(message.parameters[name], kinds[type(value)], value)
+
+
+def get_parameters(message: Any) -> dict[str, object]:
+    return {name: read_parameter(value) for name, value in message.parameters.items()}
 
 
 @given(REQUESTS)
@@ -76,8 +92,10 @@ def test_a_request_is_read_by_the_generated_classes(request: InferRequest) -> No
         request.id,
     )
     assert read_tensors(message.inputs, message.raw_input_contents) == request.inputs
-    assert tuple(output.name for output in message.outputs) == request.outputs
-    parameters = {name: read_parameter(value) for name, value in message.parameters.items()}
+    assert [(output.name, get_parameters(output)) for output in message.outputs] == [
+        (output.name, output.parameters) for output in request.outputs
+    ]
+    parameters = get_parameters(message)
     assert parameters == request.parameters
     assert {name: type(value) for name, value in parameters.items()} == {
         name: type(value) for name, value in request.parameters.items()
@@ -103,6 +121,7 @@ def test_a_response_goes_both_ways(response: InferResponse) -> None:
         response.id,
     )
     assert read_tensors(message.outputs, message.raw_output_contents) == response.outputs
+    assert get_parameters(message) == response.parameters
     assert decode_response(message.SerializeToString()) == response
 
 
@@ -114,7 +133,7 @@ def test_a_response_with_parameters_and_unknown_fields_is_read() -> None:
     # Field 100, one of each wire type that is in use: a later version of the protocol may have it.
     unknown = b"\xa0\x06\x01" + b"\xa1\x06" + bytes(8) + b"\xa2\x06\x01x" + b"\xa5\x06" + bytes(4)
     assert decode_response(unknown + message.SerializeToString() + unknown) == InferResponse(
-        "iris", "2", (Tensor("p", "UINT8", (2,), b"\x01\x02"),)
+        "iris", "2", (Tensor("p", "UINT8", (2,), b"\x01\x02"),), parameters={"sequence_id": 7}
     )
 
 

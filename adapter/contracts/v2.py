@@ -1,0 +1,166 @@
+"""The Open Inference Protocol (V2) with the extensions of Triton that `_extensions` names.
+
+https://github.com/kserve/open-inference-protocol and the extension pages of Triton's documentation. What
+Triton's own HTTP endpoint answers is the reference; docs/v2.md lists where we differ.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from adapter import __version__
+from adapter.contracts import v2_control
+from adapter.contracts.answers import json_response, version_headers
+from adapter.contracts.body import parse_json, read_body
+from adapter.contracts.models import tensor_body
+from adapter.contracts.v2_request import HEADER_LENGTH, decode_request, header_length
+from adapter.contracts.v2_response import encode_response
+from adapter.core.dataplane import DataPlane
+from adapter.core.errors import InvalidInput
+from adapter.core.nested import describe
+from adapter.settings import Settings
+
+_MODEL = "/v2/models/{name:segment}"
+_VERSION = _MODEL + "/versions/{version:segment}"
+_LARGE = 1 << 18
+"""JSON of so many bytes is read and written off the event loop."""
+
+
+class Infer:
+    """`POST …/infer` as plain ASGI: bytes come in and go out without a framework or numpy between."""
+
+    def __init__(self, dataplane: DataPlane, settings: Settings) -> None:
+        self._dataplane = dataplane
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer JSON, and binary tensors behind it. Raises what the codec and the data plane raise."""
+        place = scope["path_params"]
+        metadata = await self._dataplane.metadata(**place)
+        scope["state"]["model"] = metadata.name
+        body = await read_body(scope, receive, self._settings.max_body_bytes)
+        length = header_length(Headers(scope=scope).get(HEADER_LENGTH), len(body))
+        arguments = metadata, place.get("version", ""), body, length
+        if length > _LARGE:
+            request, forms = await asyncio.to_thread(decode_request, *arguments)
+        else:
+            request, forms = decode_request(*arguments)
+        response = await self._dataplane.infer(metadata, request, self._settings.infer_timeout_s, split=False)
+        in_json = sum(len(output.data) for output in response.outputs if not forms.binary(output.name))
+        if in_json > _LARGE:
+            document, tail = await asyncio.to_thread(encode_response, response, forms)
+        else:
+            document, tail = encode_response(response, forms)
+        await _send(send, document, tail, version_headers(metadata))
+
+
+class Describe:
+    """What is known of the server, its models and their repository."""
+
+    def __init__(self, dataplane: DataPlane, settings: Settings) -> None:
+        self._dataplane = dataplane
+        self._extensions = [
+            *("classification", "sequence", "schedule_policy", "model_configuration"),
+            *("binary_tensor_data", "parameters", "statistics"),
+            *(v2_control.EXTENSIONS if settings.v2_model_control else ()),
+        ]
+
+    async def server(self) -> Response:
+        """The server's name, its version, and the extensions of the protocol that it offers."""
+        answer = {"name": "miaas-adapter", "version": __version__, "extensions": self._extensions}
+        return json_response(answer)
+
+    async def live(self) -> Response:
+        """Whether the process runs."""
+        return json_response({"live": True})
+
+    async def ready(self) -> Response:
+        """Whether Triton answers; 503 while it does not."""
+        await self._dataplane.models()
+        return json_response({"ready": True})
+
+    async def model(self, request: Request) -> Response:
+        """A model's inputs and outputs, and its versions, or the one that was asked for."""
+        metadata = await self._dataplane.metadata(**request.path_params)
+        request.state.model = metadata.name
+        versions = [metadata.version] if "version" in request.path_params else metadata.versions
+        answer = {
+            "name": metadata.name,
+            "versions": versions,
+            "platform": metadata.platform,
+            "inputs": [tensor_body(tensor) for tensor in metadata.inputs],
+            "outputs": [tensor_body(tensor) for tensor in metadata.outputs],
+        }
+        return json_response(answer, headers=version_headers(metadata))
+
+    async def model_ready(self, request: Request) -> Response:
+        """Whether a model can answer: 404 when there is none, 503 while it cannot."""
+        metadata = await self._dataplane.metadata(**request.path_params)
+        return json_response({"name": metadata.name, "ready": True})
+
+    async def config(self, request: Request) -> Response:
+        """A model's configuration as Triton completed it."""
+        return json_response(await self._dataplane.config(**request.path_params))
+
+    async def statistics(self, request: Request) -> Response:
+        """What each version has done since it was loaded: of one, of a model's, or of all."""
+        return json_response({"model_stats": await self._dataplane.statistics(**request.path_params)})
+
+    async def index(self, request: Request) -> Response:
+        """Every model of the repository, loaded or not; with `{"ready": true}` those that are ready."""
+        body = await read_body(request.scope, request.receive, v2_control.MAX_BODY_BYTES)
+        document = parse_json(body) if body.strip() else {}
+        if type(document) is not dict or type(document.get("ready", False)) is not bool:
+            raise InvalidInput(f'expected an object with the boolean "ready", got {describe(document)}')
+        lines = await self._dataplane.repository_index()
+        if document.get("ready"):
+            lines = [line for line in lines if line.get("state") == "READY"]
+        return json_response(lines)
+
+
+async def _send(send: Send, document: bytes, tail: Any, more: Mapping[str, str]) -> None:
+    """The answer piece by piece, so that large outputs are not copied once more."""
+    size = len(document) + sum(map(len, tail))
+    headers = [(b"content-length", b"%d" % size)]
+    if size > len(document):
+        headers.append((b"content-type", b"application/octet-stream"))
+        headers.append((HEADER_LENGTH.lower().encode(), b"%d" % len(document)))
+    else:
+        headers.append((b"content-type", b"application/json"))
+    headers.extend((name.lower().encode(), value.encode()) for name, value in more.items())
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for part in (document, *tail):
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def router(dataplane: DataPlane, settings: Settings) -> APIRouter:
+    """The contract's routes."""
+    routes = APIRouter(tags=["V2"])
+    describing, infer = Describe(dataplane, settings), Infer(dataplane, settings)
+
+    def add(path: str, endpoint: Any, method: str = "GET") -> None:
+        routes.add_api_route(path, endpoint, methods=[method], response_class=Response)
+
+    add("/v2", describing.server)
+    add("/v2/health/live", describing.live)
+    add("/v2/health/ready", describing.ready)
+    add("/v2/models/stats", describing.statistics)
+    for place in (_MODEL, _VERSION):
+        routes.routes.append(Route(place + "/infer", infer, methods=["POST"]))
+        add(place, describing.model)
+        add(place + "/ready", describing.model_ready)
+        add(place + "/config", describing.config)
+        add(place + "/stats", describing.statistics)
+    add("/v2/repository/index", describing.index, "POST")
+    if settings.v2_model_control:
+        control = v2_control.ModelControl(dataplane)
+        add("/v2/repository/models/{name:segment}/load", control.load, "POST")
+        add("/v2/repository/models/{name:segment}/unload", control.unload, "POST")
+    return routes

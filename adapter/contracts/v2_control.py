@@ -1,0 +1,61 @@
+"""Triton's model repository extension: load and unload, for administrators, where the settings allow it.
+
+extension_model_repository.md in Triton's documentation. Models come from the repository alone: a
+configuration or files that are sent along would be code to run.
+"""
+
+from typing import Any
+
+from fastapi import Request
+from starlette.responses import Response
+
+from adapter.contracts.body import parse_json, read_body
+from adapter.core.dataplane import DataPlane
+from adapter.core.errors import InvalidInput, PermissionDenied
+from adapter.core.nested import describe
+
+EXTENSIONS = ("model_repository", "model_repository(unload_dependents)")
+MAX_BODY_BYTES = 1 << 16
+
+
+class ModelControl:
+    """Loads and unloads what lies in the repository."""
+
+    def __init__(self, dataplane: DataPlane) -> None:
+        self._dataplane = dataplane
+
+    async def load(self, request: Request) -> Response:
+        """Load a model, or load it anew when its files changed. Takes no parameters."""
+        _check_admin(request)
+        if parameters := await _parameters(request):
+            name = min(parameters)[:64]
+            raise InvalidInput(f"parameters.{name}: a model is loaded as the repository has it")
+        await self._dataplane.load(request.path_params["name"])
+        return Response(media_type="application/json")
+
+    async def unload(self, request: Request) -> Response:
+        """Unload a model; with `unload_dependents` also those that an ensemble was made of."""
+        _check_admin(request)
+        parameters = await _parameters(request)
+        dependents = parameters.pop("unload_dependents", False)
+        if type(dependents) is not bool:
+            place = "parameters.unload_dependents"
+            raise InvalidInput(f"{place}: expected a boolean, got {describe(dependents)}")
+        if parameters:
+            raise InvalidInput(f"parameters.{min(parameters)[:64]}: only unload_dependents is known")
+        await self._dataplane.unload(request.path_params["name"], dependents=dependents)
+        return Response(media_type="application/json")
+
+
+def _check_admin(request: Request) -> None:
+    if "admin" not in request.state.client.scopes:
+        raise PermissionDenied("this needs the scope 'admin'")
+
+
+async def _parameters(request: Request) -> dict[str, Any]:
+    body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
+    document = parse_json(body) if body.strip() else {}
+    parameters = document.get("parameters", {}) if type(document) is dict else None
+    if type(parameters) is not dict:
+        raise InvalidInput('expected an object whose "parameters" are an object')
+    return parameters
