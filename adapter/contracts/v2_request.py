@@ -66,6 +66,11 @@ def decode_request(
     parameters = parameters_of(document, "")
     default = _flag(parameters.pop("binary_data_output", False), "parameters.binary_data_output")
     _check_parameters(parameters)
+    for name in ("sequence_id", "timeout"):
+        value = parameters.get(name)
+        if type(value) is int and value not in _INT64:
+            # Over gRPC Triton takes these signed, and reads the same bits as unsigned.
+            parameters[name] = value - (1 << 64)
     tensors = decode_inputs(metadata, document.get("inputs"), memoryview(body)[length:])
     outputs, named = _outputs(document.get("outputs"))
     request = InferRequest(metadata.name, version, tensors, outputs, request_id, parameters)

@@ -67,6 +67,9 @@ def _shape(value: Any, name: str, path: str) -> tuple[int, ...]:
     for i, size in enumerate(value):
         if type(size) is not int or not 0 <= size < 1 << 63:
             raise invalid_input(name, f"{path}[{i}]", "an integer from 0", describe(size))
+    if prod(size for size in value if size) >= 1 << 63:
+        # Triton counts elements in 64 bits.
+        raise invalid_input(name, path, "fewer than 2**63 elements", describe(value))
     return tuple(value)
 
 
@@ -139,13 +142,13 @@ def decode_raw_input(metadata: ModelMetadata, data: memoryview) -> Tensor:
         )
     tensor = metadata.inputs[0]
     shape = (1, *tensor.shape[1:]) if metadata.batched else tensor.shape
+    if shape.count(-1) > 1:
+        raise InvalidInput(f"input {tensor.name!r}: shape {list(shape)} does not follow from the body's size")
     if tensor.datatype == "BYTES":
         if any(size not in (1, -1) for size in shape):
             raise InvalidInput(f"input {tensor.name!r}: a body without JSON can hold one BYTES element alone")
         content = len(data).to_bytes(4, "little") + data
         return Tensor(tensor.name, "BYTES", (1,) * len(shape), content)
-    if shape.count(-1) > 1:
-        raise InvalidInput(f"input {tensor.name!r}: shape {list(shape)} does not follow from the body's size")
     each = DATATYPES[tensor.datatype].itemsize * prod(size for size in shape if size >= 0)
     if each == 0:
         raise InvalidInput(f"input {tensor.name!r}: shape {list(shape)} does not follow from the body's size")

@@ -37,7 +37,7 @@ class Engine(Protocol):
         """What each version has done so far, as JSON, every counter present; of all models without a name."""
 
     async def repository_index(self) -> Sequence[Mapping[str, str]]:
-        """Every model of the repository, loaded or not: `name`, and where known `version`, `state`, `reason`."""
+        """Every model of the repository, loaded or not: `name`, and `version`, `state`, `reason` if known."""
 
     async def load(self, name: str) -> None:
         """Load the model from the repository, or load it anew. Raises `ModelNotFound`, `InvalidInput`."""

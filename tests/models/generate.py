@@ -28,7 +28,12 @@ class Tensor(NamedTuple):
 
 
 def write_model(
-    folder: Path, source: str, max_batch_size: int, inputs: Iterable[Tensor], outputs: Iterable[Tensor]
+    folder: Path,
+    source: str,
+    max_batch_size: int,
+    inputs: Iterable[Tensor],
+    outputs: Iterable[Tensor],
+    more: str = "",
 ) -> None:
     """A folder that Triton's python backend loads, one process on the CPU."""
     (folder / "1").mkdir(parents=True)
@@ -40,7 +45,7 @@ max_batch_size: {max_batch_size}
 input [{", ".join(tensor.config() for tensor in inputs)}]
 output [{", ".join(tensor.config() for tensor in outputs)}]
 instance_group [{{ kind: KIND_CPU count: 1 }}]
-"""
+{more}"""
     )
 
 
@@ -79,6 +84,25 @@ def build(target: Path) -> None:
         target / "crash", "crash.py", 0, [Tensor("INPUT0", "FP32", (1,))], [Tensor("OUTPUT0", "FP32", (1,))]
     )
     write_model(target / "broken", "broken.py", 0, [Tensor("x", "FP32", (1,))], [Tensor("y", "FP32", (1,))])
+    write_model(
+        target / "inspect",
+        "inspect_request.py",
+        0,
+        [Tensor("INPUT0", "INT32", (1,))],
+        [Tensor("seen", "BYTES", (1,))],
+    )
+    write_model(
+        target / "running-sum",
+        "running_sum.py",
+        0,
+        [Tensor("INPUT0", "INT32", (1,))],
+        [Tensor("sum", "INT32", (1,))],
+        # Triton tells the model where a sequence begins by a tensor of its own.
+        """sequence_batching { control_input [{
+  name: "START" control [{ kind: CONTROL_SEQUENCE_START int32_false_true: [0, 1] }]
+}] }
+""",
+    )
 
 
 if __name__ == "__main__":
