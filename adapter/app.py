@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from adapter import __version__
-from adapter.contracts import miaas, miaas_document, v1, v1_document, v2
+from adapter.contracts import miaas, miaas_document, v1, v1_document, v2, v2_document
 from adapter.contracts.answers import json_response
 from adapter.contracts.errors import error_body, error_response
 from adapter.contracts.gateway import Gateway
@@ -108,7 +108,8 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
 def openapi_document() -> dict[str, Any]:
     """The OpenAPI document of every contract."""
     return document(
-        [v1_document.paths(), miaas_document.paths()], [v1_document.SCHEMAS, miaas_document.SCHEMAS]
+        [v1_document.paths(), v2_document.paths(), miaas_document.paths()],
+        [v1_document.SCHEMAS, v2_document.SCHEMAS, miaas_document.SCHEMAS],
     )
 
 

@@ -109,7 +109,7 @@ def document(paths: Iterable[Paths], schemas: Iterable[Mapping[str, Schema]]) ->
         "info": {
             "title": "miaas-adapter",
             "version": __version__,
-            "description": "The MIaaS and KServe V1 protocols in front of NVIDIA Triton.",
+            "description": "The MIaaS, KServe V1 and Open Inference protocols in front of NVIDIA Triton.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{"apiKey": []}, {"bearer": []}],
