@@ -46,12 +46,15 @@ class Infer:
         scope["state"]["model"] = metadata.name
         body = await read_body(scope, receive, self._settings.max_body_bytes)
         length = header_length(Headers(scope=scope).get(HEADER_LENGTH), len(body))
-        arguments = metadata, place.get("version", ""), body, length
+        version = place.get("version", "")
         if length > _LARGE:
-            request, forms = await asyncio.to_thread(decode_request, *arguments)
+            request, forms = await asyncio.to_thread(decode_request, metadata, version, body, length)
         else:
-            request, forms = decode_request(*arguments)
-        response = await self._dataplane.infer(metadata, request, self._settings.infer_timeout_s, split=False)
+            request, forms = decode_request(metadata, version, body, length)
+        call = self._dataplane.infer(metadata, request, self._settings.infer_timeout_s, split=False)
+        # A body may be large: nobody holds on to it once it is sent.
+        del body, request
+        response = await call
         in_json = sum(len(output.data) for output in response.outputs if not forms.binary(output.name))
         if in_json > _LARGE:
             document, tail = await asyncio.to_thread(encode_response, response, forms)

@@ -47,6 +47,8 @@ class DataPlane:
     async def load(self, name: str) -> None:
         """Load a model of the repository. Raises ModelNotFound, InvalidInput, Unavailable."""
         _check_name(name)
+        if not any(line["name"] == name for line in await self._engine.repository_index()):
+            raise ModelNotFound(f"Model not found: {name}")
         await self._engine.load(name)
 
     async def unload(self, name: str, *, dependents: bool) -> None:
@@ -81,7 +83,10 @@ class DataPlane:
         with self._metrics.inference(request.model_name):
             try:
                 if not most or not request.inputs or request.inputs[0].shape[0] <= most:
-                    return await self._engine.infer(request, timeout_s)
+                    call = self._engine.infer(request, timeout_s)
+                    # The engine has it, and lets go of it before the answer comes.
+                    del request
+                    return await call
                 return join_answers(await self._infer_parts(split(request, most), timeout_s))
             except (ModelNotFound, EngineUnavailable):
                 # What we believe of the repository is out of date.

@@ -29,6 +29,12 @@ def cut(tensor: Tensor, counts: Sequence[int]) -> Iterator[Tensor]:
         start += count
 
 
+def has_rows(request: InferRequest) -> bool:
+    """Whether every input has one and the same number of rows, at least one: others cannot be joined."""
+    first = request.inputs[0].shape[:1] if request.inputs else ()
+    return first not in ((), (0,)) and all(tensor.shape[:1] == first for tensor in request.inputs)
+
+
 def join_inputs(requests: Sequence[InferRequest]) -> tuple[Tensor, ...]:
     """The rows of several requests behind each other; all have the same inputs in the same order."""
     return tuple(_join(pieces) for pieces in zip(*(request.inputs for request in requests), strict=True))

@@ -135,7 +135,8 @@ class Batcher:
 
 def _kind(request: InferRequest) -> Kind:
     inputs = tuple((tensor.name, tensor.datatype, tensor.shape[1:]) for tensor in request.inputs)
-    return request.model_version, inputs, request.outputs
+    # Outputs that are wanted in a special way do not come here.
+    return request.model_version, inputs, tuple(output.name for output in request.outputs)
 
 
 def _take(queue: deque[_Waiting], most_rows: int, model: _Model) -> list[_Waiting]:

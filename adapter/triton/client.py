@@ -1,10 +1,11 @@
 """The Engine over Triton's gRPC service."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 from adapter.core.errors import InferenceFailed
+from adapter.core.rows import has_rows
 from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion
 from adapter.core.wire import decode_response, encode_request
 from adapter.settings import Settings
@@ -33,20 +34,32 @@ class TritonEngine:
 
     async def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
         """See `Engine.infer`."""
-        known = self._registry.known(request.model_name, request.model_version)
-        if known is None or known.max_batch_size <= 1 or request.parameters or not request.inputs:
-            return await self._send_alone(request, timeout_s)
-        calls = self._batch_calls if known.batch_calls is None else known.batch_calls
-        if calls == 0:
-            return await self._send_alone(request, timeout_s)
-        return await self._batcher.infer(request, Limits(known.max_batch_size, calls), timeout_s)
+        limits = self._limits(request)
+        call: Awaitable[InferResponse]
+        if limits is None:
+            # A caller that gives up leaves the call to its deadline: cancelled calls have crashed Tritons.
+            call = asyncio.shield(asyncio.ensure_future(self._send(request, timeout_s)))
+        else:
+            call = self._batcher.infer(request, limits, timeout_s)
+        # Its tensors may be large: whoever sends them lets go of them then.
+        del request
+        return await call
 
-    async def _send_alone(self, request: InferRequest, timeout_s: float) -> InferResponse:
-        # A caller that gives up leaves the call to its deadline: cancelled calls have crashed Tritons.
-        return await asyncio.shield(asyncio.ensure_future(self._send(request, timeout_s)))
+    def _limits(self, request: InferRequest) -> Limits | None:
+        """Within which limits the request may be joined with others; None when it must go alone."""
+        known = self._registry.known(request.model_name, request.model_version)
+        if known is None or known.max_batch_size <= 1 or request.parameters or not has_rows(request):
+            return None
+        if any(output.parameters for output in request.outputs):
+            return None
+        calls = self._batch_calls if known.batch_calls is None else known.batch_calls
+        return Limits(known.max_batch_size, calls) if calls else None
 
     async def _send(self, request: InferRequest, timeout_s: float) -> InferResponse:
-        answer = await self._transport.infer(encode_request(request), timeout_s)
+        call = self._transport.infer(encode_request(request), timeout_s)
+        # Its tensors are in the message now.
+        del request
+        answer = await call
         try:
             return decode_response(answer)
         except (ValueError, IndexError) as error:

@@ -1,7 +1,9 @@
 """One gRPC channel to a Triton, and the one place where gRPC's errors become ours."""
 
+import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -32,6 +34,7 @@ _OPTIONS = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
 ]
+_LARGE = 16 << 20
 _CONTROL_TIMEOUT_S = 5.0
 _LOAD_TIMEOUT_S = 600.0
 
@@ -44,6 +47,8 @@ class GrpcTransport:
         self._url = url
         # Without serializers the call takes and gives bytes: the hot path builds no message objects.
         self._infer = self._channel.unary_unary(_SERVICE + "ModelInfer")
+        # On the wire both are the same; this one lets go of the request once it is sent.
+        self._infer_large = self._channel.stream_unary(_SERVICE + "ModelInfer")
         self._index = self._method("RepositoryIndex", pb.RepositoryIndexResponse.FromString)
         self._config = self._method("ModelConfig", pb.ModelConfigResponse.FromString)
         self._statistics = self._method("ModelStatistics", pb.ModelStatisticsResponse.FromString)
@@ -59,8 +64,18 @@ class GrpcTransport:
 
     async def infer(self, request: bytes, timeout_s: float) -> bytes:
         """A serialized `ModelInferRequest` → the serialized `ModelInferResponse`."""
-        answer: bytes = await self._call(self._infer, request, timeout_s)
-        return answer
+        if len(request) < _LARGE:
+            answer: bytes = await self._call(self._infer, request, timeout_s)
+            return answer
+        with self._translated():
+            call = self._infer_large(timeout=timeout_s)
+            # A call that ends before all is sent says why in its answer.
+            with suppress(asyncio.InvalidStateError):
+                await call.write(request)
+                del request
+                await call.done_writing()
+            answer = await call
+            return answer
 
     async def repository_index(self) -> pb.RepositoryIndexResponse:
         """Every model and version that Triton knows of, with its state."""
@@ -87,8 +102,13 @@ class GrpcTransport:
         await self._call(self._unload, request, _LOAD_TIMEOUT_S)
 
     async def _call(self, method: Any, request: Any, timeout_s: float) -> Any:
-        try:
+        with self._translated():
             return await method(request, timeout=timeout_s)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except grpc.aio.AioRpcError as error:
             raise self._translate(error) from error
         except grpc.aio.UsageError as error:

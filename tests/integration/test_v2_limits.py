@@ -1,7 +1,6 @@
 """V2 with settings of its own: tensors of 100 MB, model control; and what may not be reached at all."""
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import psutil
 import pytest
 
 from adapter.security.keys import KeyStore
-from tests.integration.conftest import Up, eventually, make_repository, start_serve, start_up
-from tests.integration.v2 import HEADER, binary, message
+from tests.integration.conftest import Up, eventually, make_repository, start_up
+from tests.integration.v2 import HEADER, message
 
 MEGABYTE = 1 << 20
 LARGE = 100 * MEGABYTE
@@ -47,23 +46,21 @@ def peak_of(pid: int) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
+def thousand_small(up: Up) -> float:
+    """The seconds on the processor that a thousand small requests cost the API process."""
+    one = {"name": "INPUT0", "datatype": "FP32", "shape": [1, 1], "data": [1]}
+    body, headers = message({"inputs": [one]})
+    process = psutil.Process(up.pids("api")[0])
+    before = process.cpu_times()
+    for _ in range(1000):
+        assert infer(up.client, body, headers).status_code == 200
+    after = process.cpu_times()
+    return after.user + after.system - before.user - before.system
+
+
 def test_a_tensor_of_100_mb(own: Up) -> None:
-    small, small_headers, _ = large_request(0)
-    small = json.dumps(
-        {"inputs": [{"name": "INPUT0", "datatype": "FP32", "shape": [1, 1], "data": [1]}]}
-    ).encode()
-
-    def thousand() -> float:
-        started = time.process_time()
-        cpu = psutil.Process(own.pids("api")[0]).cpu_times()
-        for _ in range(1000):
-            assert infer(own.client, small, {}).status_code == 200
-        after = psutil.Process(own.pids("api")[0]).cpu_times()
-        assert time.process_time() >= started
-        return (after.user + after.system) - (cpu.user + cpu.system)
-
-    thousand()
-    before = min(thousand() for _ in range(2))
+    thousand_small(own)
+    before = min(thousand_small(own) for _ in range(2))
     (pid,) = own.pids("api")
     held = psutil.Process(pid).memory_info().rss
     Path(f"/proc/{pid}/clear_refs").write_text("5")
@@ -72,6 +69,148 @@ def test_a_tensor_of_100_mb(own: Up) -> None:
     assert response.status_code == 200
     assert response.content[int(response.headers[HEADER]) :] == data
     assert peak_of(pid) - held <= 4 * LARGE
+    assert min(thousand_small(own) for _ in range(2)) <= 1.5 * before
     assert own.pids("api") == [pid]
-    # Its time on the processor per request, which other loads of the machine do not change.
-    assert min(thousand() for _ in range(2)) <= 1.5 * before
+
+
+def sized(size: Any) -> bytes:
+    one = {"name": "INPUT0", "datatype": "FP32", "shape": [1, 2], "parameters": {"binary_data_size": size}}
+    return json.dumps({"inputs": [one]}).encode()
+
+
+TWO_THOUSAND = {
+    "inputs": [{"name": f"x{i}", "datatype": "FP32", "shape": [1, 1], "data": [1]} for i in range(2000)]
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "length"),
+    [
+        (sized(8) + bytes(8), "100000"),
+        (sized(8) + bytes(8), "20"),
+        (sized(8) + bytes(8), "-1"),
+        (sized(8) + bytes(8), "many"),
+        (sized(8) + bytes(7), str(len(sized(8)))),
+        (sized(8) + bytes(9), str(len(sized(8)))),
+        (sized(2**62), str(len(sized(2**62)))),
+        (json.dumps(TWO_THOUSAND).encode(), ""),
+    ],
+    ids=["too long", "too short", "negative", "no number", "too few", "too many", "huge", "two thousand"],
+)
+def test_malformed_binary_is_400_and_costs_nothing(own: Up, body: bytes, length: str) -> None:
+    (pid,) = own.pids("api")
+    held = psutil.Process(pid).memory_info().rss
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    answer = infer(own.client, body, {HEADER: length} if length else {})
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json().keys() == {"error"}
+    assert peak_of(pid) - held < 8 * MEGABYTE
+    assert own.pids("api") == [pid]
+
+
+def test_strings_whose_lengths_lie(up: Up) -> None:
+    one = {"name": "INPUT0", "datatype": "BYTES", "shape": [1, 1], "parameters": {"binary_data_size": 6}}
+    body, headers = message({"inputs": [one]}, b"\xff\xff\xff\xffab")
+    answer = up.client.post("/v2/models/identity-bytes/infer", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert "a length of 4294967295 in element 0 that runs 4294967293 bytes over the end" in answer.text
+
+
+@pytest.mark.parametrize("name", ["a%00b", "a%0d%0ab", "*", ">", "a.*", "x" * 129, "%F0%9F%98%80"])
+@pytest.mark.parametrize("path", ["", "/ready", "/config", "/stats", "/infer", "/versions/1"])
+def test_names_that_no_model_may_have(up: Up, name: str, path: str) -> None:
+    method = "POST" if path == "/infer" else "GET"
+    answer = up.client.request(method, f"/v2/models/{name}{path}")
+    assert answer.status_code == 404
+    assert answer.json()["error"].startswith("Model not found: ")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v2/repository/models/sklearn-iris/load", "/v2/repository/models/sklearn-iris/unload"),
+        *("/v2/systemsharedmemory/status", "/v2/systemsharedmemory/region/r/register"),
+        *("/v2/cudasharedmemory/status", "/v2/cudasharedmemory/region/r/register"),
+        *("/v2/trace/setting", "/v2/logging", "/v2/models/sklearn-iris/trace/setting"),
+        *("/v2/models/sklearn-iris/generate", "/v2/nothing"),
+    ],
+)
+def test_what_is_not_offered_is_404(up: Up, path: str) -> None:
+    for method in ("GET", "POST"):
+        answer = up.client.request(method, path, content=b"{}" if method == "POST" else None)
+        assert answer.status_code == 404
+        assert answer.json() == {"error": f"no such path: {path}"}
+
+
+def test_without_a_key_there_is_nothing(up: Up) -> None:
+    for path in ("/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/sklearn-iris", "/v2/nothing"):
+        answer = httpx.get(up.facts["url"] + path)
+        assert answer.status_code == 401
+        assert answer.json().keys() == {"error"}
+
+
+@pytest.fixture(scope="module")
+def admin(own: Up) -> Iterator[httpx.Client]:
+    """A client who may load and unload."""
+    key = KeyStore(own.state_dir / "keys.json").create("root", ["admin", "infer", "read"]).key
+    with httpx.Client(base_url=own.facts["url"], headers={"X-API-Key": key}, timeout=60) as client:
+        # A new key is known to every process within seconds.
+        eventually(lambda: client.get("/v2").status_code == 200)
+        yield client
+
+
+def test_models_are_loaded_and_unloaded_by_an_administrator(own: Up, admin: httpx.Client) -> None:
+    place = "/v2/repository/models/sklearn-iris"
+    assert admin.get("/v2").json()["extensions"][-2:] == [
+        *("model_repository", "model_repository(unload_dependents)")
+    ]
+    unloaded = admin.post(place + "/unload", json={"parameters": {"unload_dependents": False}})
+    assert (unloaded.status_code, unloaded.content) == (200, b"")
+    assert eventually(lambda: own.client.get("/v2/models/sklearn-iris/ready").status_code == 404)
+    assert [line for line in admin.post("/v2/repository/index").json() if line["name"] == "sklearn-iris"] == [
+        {"name": "sklearn-iris", "version": version, "state": "UNAVAILABLE", "reason": "unloaded"}
+        for version in ("1", "2")
+    ]
+    ready = admin.post("/v2/repository/index", json={"ready": True}).json()
+    assert {line["name"] for line in ready} == {"identity-fp32"}
+    assert admin.post(place + "/load").status_code == 200
+    assert own.client.get("/v2/models/sklearn-iris/ready").json() == {"name": "sklearn-iris", "ready": True}
+
+
+@pytest.mark.parametrize("action", ["load", "unload"])
+def test_only_an_administrator_may(own: Up, action: str) -> None:
+    answer = own.client.post(f"/v2/repository/models/sklearn-iris/{action}")
+    assert answer.status_code == 403
+    assert answer.json() == {"error": "this needs the scope 'admin'"}
+    assert own.client.get("/v2/models/sklearn-iris/ready").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("action", "parameters", "message"),
+    [
+        ("load", {"config": "{}"}, "parameters.config: a model is loaded as the repository has it"),
+        ("load", {"file:1/model.py": "eA=="}, "parameters.file:1/model.py: a model is loaded as the repos"),
+        ("unload", {"unload_dependents": 1}, "parameters.unload_dependents: expected a boolean, got 1"),
+        ("unload", {"x": 1}, "parameters.x: only unload_dependents is known"),
+        ("load", [], 'expected an object whose "parameters" are an object'),
+    ],
+)
+def test_a_model_comes_from_the_repository_alone(
+    admin: httpx.Client, action: str, parameters: Any, message: str
+) -> None:
+    answer = admin.post(f"/v2/repository/models/sklearn-iris/{action}", json={"parameters": parameters})
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(message)
+
+
+def test_loading_what_is_not_there(admin: httpx.Client) -> None:
+    assert admin.post("/v2/repository/models/nope/load").status_code == 404
+    assert admin.post("/v2/repository/models/a.*/load").status_code == 404
+
+
+def test_the_index_takes_one_question(up: Up) -> None:
+    for body in ({"ready": 1}, []):
+        answer = up.client.post("/v2/repository/index", json=body)
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith('expected an object with the boolean "ready", got ')
