@@ -51,7 +51,7 @@ class Infer:
             request, forms = await asyncio.to_thread(decode_request, metadata, version, body, length)
         else:
             request, forms = decode_request(metadata, version, body, length)
-        call = self._dataplane.infer(metadata, request, self._settings.infer_timeout_s, split=False)
+        call = self._dataplane.infer(metadata, request, self._settings.infer_timeout_s, whole=True)
         # A body may be large: nobody holds on to it once it is sent.
         del body, request
         response = await call

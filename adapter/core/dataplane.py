@@ -72,14 +72,14 @@ class DataPlane:
         return await self._engine.metadata(name, version)
 
     async def infer(
-        self, metadata: ModelMetadata, request: InferRequest, timeout_s: float, *, split: bool = True
+        self, metadata: ModelMetadata, request: InferRequest, timeout_s: float, *, whole: bool = False
     ) -> InferResponse:
         """Run one request; more rows than the model's maximum go as several calls, joined again.
 
-        Without `split` they are left to the engine, which refuses them. Raises what `Engine.infer` raises; if
-        one of several calls fails, the whole request does.
+        A request that is to stay `whole` is left to the engine, which refuses too many rows. Raises what
+        `Engine.infer` raises; if one of several calls fails, the whole request does.
         """
-        most = metadata.max_batch_size if split else 0
+        most = 0 if whole else metadata.max_batch_size
         with self._metrics.inference(request.model_name):
             try:
                 if not most or not request.inputs or request.inputs[0].shape[0] <= most:

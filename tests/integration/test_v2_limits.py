@@ -34,8 +34,8 @@ def infer(client: httpx.Client, body: bytes, headers: dict[str, str]) -> httpx.R
 
 def large_request(megabytes: int) -> tuple[bytes, dict[str, str], bytes]:
     data = np.random.default_rng(7).random((1, megabytes * MEGABYTE // 4), np.float32).tobytes()
-    one = {"name": "INPUT0", "datatype": "FP32", "shape": [1, len(data) // 4]}
-    one["parameters"] = {"binary_data_size": len(data)}
+    size = {"binary_data_size": len(data)}
+    one = {"name": "INPUT0", "datatype": "FP32", "shape": [1, len(data) // 4], "parameters": size}
     body, headers = message({"inputs": [one], "parameters": {"binary_data_output": True}}, data)
     return body, headers, data
 
@@ -210,7 +210,8 @@ def test_loading_what_is_not_there(admin: httpx.Client) -> None:
 
 
 def test_the_index_takes_one_question(up: Up) -> None:
-    for body in ({"ready": 1}, []):
+    bodies: list[Any] = [{"ready": 1}, []]
+    for body in bodies:
         answer = up.client.post("/v2/repository/index", json=body)
         assert answer.status_code == 400
         assert answer.json()["error"].startswith('expected an object with the boolean "ready", got ')
