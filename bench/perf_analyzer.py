@@ -1,0 +1,160 @@
+"""Runs perf_analyzer against the adapter and its Triton by turns, and prints both with their ratio.
+
+bench/perf_analyzer.sh finds the program and calls this. The servers are started here, by `miaas-adapter up`.
+"""
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from tests.models.generate import build
+
+ROOT = Path(__file__).parents[1]
+CONCURRENCIES = (1, 4, 16)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is sent: a model, the form of its tensors, and more options of perf_analyzer."""
+
+    name: str
+    model: str
+    form: str
+    more: tuple[str, ...] = ()
+
+
+LOADS = (
+    Load("iris, binary", "sklearn-iris", "binary"),
+    Load("iris, JSON", "sklearn-iris", "json"),
+    Load("digits, binary", "digits", "binary"),
+    Load("identity 1 MB, binary", "identity-fp32", "binary", ("--shape", "INPUT0:1,262144")),
+    Load("identity 64 kB, JSON", "identity-fp32", "json", ("--shape", "INPUT0:1,16384")),
+)
+
+
+@contextmanager
+def servers(folder: Path) -> Iterator[dict[str, Any]]:
+    """`up` with the models of the loads; yields what its `up.json` says."""
+    everything, repository = folder / "all", folder / "models"
+    shutil.copytree(ROOT / "model_repository", everything)
+    build(everything)
+    for model in {load.model for load in LOADS}:
+        shutil.copytree(everything / model, repository / model)
+    command = [sys.executable, "-m", "adapter", "up", "--port", "0", "--ops-port", "0"]
+    command += ["--state-dir", str(folder / "state"), "--model-repository", str(repository)]
+    environment = {**os.environ, "ADAPTER_RATE_LIMIT_PER_MINUTE": "0"}
+    with (folder / "up.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)  # noqa: S603
+    try:
+        facts = folder / "state" / "up.json"
+        while not facts.exists():
+            if process.poll() is not None:
+                sys.exit((folder / "up.log").read_text())
+            time.sleep(0.2)
+        yield json.loads(facts.read_text())
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+def measure(
+    analyzer: str, target: list[str], load: Load, concurrency: int, seconds: float
+) -> dict[str, float]:
+    """One draw: requests a second, and the median and 99th percentile of the latency in microseconds."""
+    with tempfile.NamedTemporaryFile(suffix=".csv") as table:
+        window = ["--measurement-interval", str(int(seconds * 1000 / 3))]
+        # Three windows, however much they differ: the draws show that.
+        window += ["--stability-percentage", "999", "--max-trials", "3"]
+        command = [analyzer, "-m", load.model, "-i", "http", *target, *load.more, *window]
+        command += ["--concurrency-range", str(concurrency), "-f", table.name]
+        command += ["--input-tensor-format", load.form, "--output-tensor-format", load.form]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)  # noqa: S603
+        if done.returncode:
+            sys.exit(f"perf_analyzer failed: {done.stderr or done.stdout}")
+        (row,) = csv.DictReader(Path(table.name).read_text().splitlines())
+    return {
+        "rate": float(row["Inferences/Second"]),
+        "p50": float(row["p50 latency"]),
+        "p99": float(row["p99 latency"]),
+    }
+
+
+def main() -> None:
+    """Measure every load at every concurrency, by turns, and print the medians."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--analyzer", required=True, help="the command that runs perf_analyzer")
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a draw")
+    parser.add_argument("--quick", action="store_true", help="one short draw of each")
+    parser.add_argument("--only", default="", help="loads whose name holds this")
+    parser.add_argument("--json", type=Path, help="where to write every draw")
+    options = parser.parse_args()
+    draws, seconds = (1, 1.5) if options.quick else (options.draws, options.seconds)
+    points = [(load, c) for load in LOADS if options.only in load.name for c in CONCURRENCIES]
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder, servers(Path(folder)) as facts, Progress() as progress:
+        targets = {
+            "adapter": ["-u", facts["url"].removeprefix("http://"), "-H", f"X-API-Key: {facts['api_key']}"],
+            "triton": ["-u", facts["triton_http"]],
+        }
+        task = progress.add_task("measuring", total=draws * len(points) * len(targets))
+        for draw in range(draws):
+            for load, concurrency in points:
+                for target, arguments in targets.items():
+                    seen = measure(options.analyzer, arguments, load, concurrency, seconds)
+                    rows.append(
+                        {"load": load.name, "concurrency": concurrency, "target": target, "draw": draw} | seen
+                    )
+                    progress.advance(task)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1))
+    Console().print(table_of(rows))
+
+
+def table_of(rows: list[dict[str, Any]]) -> Table:
+    """Medians over the draws, ours beside Triton's."""
+    table = Table("load", "c", "adapter/s", "Triton/s", "ratio", "adapter p50/p99 µs", "Triton p50/p99 µs")
+    for load, concurrency in dict.fromkeys((row["load"], row["concurrency"]) for row in rows):
+        middle = {
+            target: {
+                figure: statistics.median(
+                    row[figure]
+                    for row in rows
+                    if (row["load"], row["concurrency"], row["target"]) == (load, concurrency, target)
+                )
+                for figure in ("rate", "p50", "p99")
+            }
+            for target in ("adapter", "triton")
+        }
+        ours, triton = middle["adapter"], middle["triton"]
+        table.add_row(
+            load,
+            str(concurrency),
+            f"{ours['rate']:,.0f}",
+            f"{triton['rate']:,.0f}",
+            f"{ours['rate'] / triton['rate']:.2f}",
+            f"{ours['p50']:,.0f} / {ours['p99']:,.0f}",
+            f"{triton['p50']:,.0f} / {triton['p99']:,.0f}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()
