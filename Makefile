@@ -14,6 +14,7 @@ up: $(VENV)/.installed $(IMAGENET)
 	@$(BIN)/miaas-adapter up $(ARGS)
 
 test: $(VENV)/.installed $(VENV)-kserve/.installed $(IMAGENET)
+	-@PYTHON=$(BIN)/python bench/get_perf_analyzer.sh >/dev/null 2>&1
 	$(BIN)/python -m pytest $(ARGS)
 	@$(MAKE) --no-print-directory test-numpy2
 

@@ -61,7 +61,7 @@ def servers(folder: Path) -> Iterator[dict[str, Any]]:
     command += ["--state-dir", str(folder / "state"), "--model-repository", str(repository)]
     environment = {**os.environ, "ADAPTER_RATE_LIMIT_PER_MINUTE": "0"}
     with (folder / "up.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)  # noqa: S603
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     try:
         facts = folder / "state" / "up.json"
         while not facts.exists():
@@ -85,7 +85,7 @@ def measure(
         command = [analyzer, "-m", load.model, "-i", "http", *target, *load.more, *window]
         command += ["--concurrency-range", str(concurrency), "-f", table.name]
         command += ["--input-tensor-format", load.form, "--output-tensor-format", load.form]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         if done.returncode:
             sys.exit(f"perf_analyzer failed: {done.stderr or done.stdout}")
         (row,) = csv.DictReader(Path(table.name).read_text().splitlines())

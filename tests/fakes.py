@@ -1,9 +1,10 @@
 """Models, an engine and a queue in memory: fakes stand at the two seams, adapter.core.ports, alone."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
+from typing import Any
 
 from adapter.core.errors import JobNotFound, ModelNotFound, ModelNotReady
 from adapter.core.ports import Delivery
@@ -71,6 +72,7 @@ class FakeEngine:
         self.looked_up: list[tuple[str, str]] = []
         self.requests: list[InferRequest] = []
         self.timeouts: list[float] = []
+        self.loads: list[str] = []
         self.cancelled = 0
         self.forgotten = 0
         self.running = 0
@@ -109,6 +111,25 @@ class FakeEngine:
             raise
         finally:
             self.running -= 1
+
+    async def config(self, name: str, version: str = "") -> Mapping[str, Any]:
+        return {"name": self._find(name, version).name}
+
+    async def statistics(self, name: str = "", version: str = "") -> Sequence[Mapping[str, Any]]:
+        return [
+            {"name": served, "version": number}
+            for served, number in self.served
+            if name in ("", served) and version in ("", number)
+        ]
+
+    async def repository_index(self) -> Sequence[Mapping[str, str]]:
+        return [{"name": name, "version": version, "state": "READY"} for name, version in self.served]
+
+    async def load(self, name: str) -> None:
+        self.loads.append(name)
+
+    async def unload(self, name: str, *, dependents: bool) -> None:
+        self.loads.append(f"-{name}")
 
     def forget(self) -> None:
         self.forgotten += 1

@@ -14,7 +14,7 @@ FILES = sorted((ROOT / "adapter").rglob("*.py"))
 ALLOWED = {
     "core": {"numpy", "prometheus_client"},
     "contracts": {"adapter.core", "numpy", "orjson", "fastapi", "starlette"},
-    "triton": {"adapter.core", "structlog", "grpc", "tritonclient"},
+    "triton": {"adapter.core", "structlog", "google.protobuf", "grpc", "tritonclient"},
     "jobs": {"adapter.core", "structlog", "nats", "orjson"},
     "security": {"adapter.core", "structlog", "orjson"},
 }

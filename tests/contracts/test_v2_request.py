@@ -107,6 +107,12 @@ def test_a_shape_that_no_64_bits_count() -> None:
         decode(FP32, document)
 
 
+def test_elements_for_an_empty_shape() -> None:
+    document = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [0], "data": [1]}]}
+    with pytest.raises(InvalidInput, match=r"expected 0 elements for shape \[0\], got 1$"):
+        decode(FP32, document)
+
+
 def test_a_shape_costs_no_memory() -> None:
     document = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [2**40], "data": [1]}]}
     tracemalloc.start()

@@ -1,9 +1,12 @@
 """Clients of V2, unmodified: what they see of the adapter is what they see of Triton."""
 
 import asyncio
+import csv
 import json
+import os
 import subprocess
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +21,7 @@ from tritonclient.utils import InferenceServerException
 from tests.integration.conftest import ROOT, Up, eventually
 from tests.models.generate import DATATYPES
 
+PERF_ANALYZER = ROOT / "build" / "perf_analyzer" / "perf_analyzer"
 KSERVE = ROOT / ".venv-kserve" / "bin" / "python"
 HALVES = ("FP16", "BF16")
 FLOWER = np.array([[5.1, 3.5, 1.4, 0.2]], np.float32)
@@ -174,6 +178,31 @@ def test_the_asynchronous_client(up: Up) -> None:
             assert seen == [(2 * number, number) for number in range(100)]
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(
+    not PERF_ANALYZER.exists() and "CI" not in os.environ, reason="perf_analyzer is not to be had here"
+)
+@pytest.mark.parametrize("form", ["binary", "json"])
+def test_perf_analyzer(up: Up, tmp_path: Path, form: str) -> None:
+    table = tmp_path / "table.csv"
+    command = [
+        PERF_ANALYZER,
+        "-m",
+        "sklearn-iris",
+        "-u",
+        up.facts["url"].removeprefix("http://"),
+        "-i",
+        "http",
+    ]
+    command += ["-H", f"X-API-Key: {up.facts['api_key']}", "--request-count", "50", "-f", table]
+    command += ["--input-tensor-format", form, "--output-tensor-format", form]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (row,) = csv.DictReader(table.read_text().splitlines())
+    assert float(row["Inferences/Second"]) > 0
+    # It reads Triton's counters through us.
+    assert "Successful request count: 50" in done.stdout
 
 
 def test_kserve_client_in_v2_mode(up: Up) -> None:
