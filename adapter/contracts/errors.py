@@ -48,9 +48,19 @@ def error_response(path: str, error: errors.AdapterError) -> Response:
     if isinstance(error, errors.PayloadTooLarge):
         # What is left of the body is not waited for.
         headers["Connection"] = "close"
-    if isinstance(error, errors.Unauthenticated):
-        headers["WWW-Authenticate"] = 'Bearer realm="miaas-adapter"'
+    if isinstance(error, errors.Unauthenticated | errors.PermissionDenied):
+        headers["WWW-Authenticate"] = _challenge(error)
     return error_body(path, status_of(error), error.code, error.message, error.details, headers)
+
+
+def _challenge(error: errors.AdapterError) -> str:
+    """RFC 6750, 3: no error code for a request that brought no credentials."""
+    challenge = 'Bearer realm="miaas-adapter"'
+    if isinstance(error, errors.InvalidCredentials):
+        return f'{challenge}, error="invalid_token", error_description="{error.message}"'
+    if isinstance(error, errors.PermissionDenied):
+        return f'{challenge}, error="insufficient_scope", scope="{error.scope}"'
+    return challenge
 
 
 def error_body(

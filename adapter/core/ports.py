@@ -1,9 +1,10 @@
-"""The two seams: what the adapter asks of an inference engine and of a job queue."""
+"""The seams: what the adapter asks of an inference engine and of a job queue, and the gateway of security."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from adapter.core.types import (
+    Client,
     InferRequest,
     InferResponse,
     Job,
@@ -11,6 +12,7 @@ from adapter.core.types import (
     JobStatus,
     ModelMetadata,
     ModelVersion,
+    Quota,
 )
 
 
@@ -91,3 +93,20 @@ class JobQueue(Protocol):
 
     async def close(self) -> None:
         """Let go of the queue."""
+
+
+class Authenticator(Protocol):
+    """Knows who is calling."""
+
+    async def authenticate(self, credential: str) -> Client:
+        """Whose credential this is. Raises `InvalidCredentials`; `Unavailable` when none can tell."""
+
+
+class RateLimiter(Protocol):
+    """Knows how often a client may call."""
+
+    async def admit(self, client: Client) -> Quota | None:
+        """Count one request of the client; None means that it has no limit."""
+
+    def failed(self, address: str) -> Quota | None:
+        """Count one failed authentication from an address; None means that there is no limit."""

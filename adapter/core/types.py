@@ -122,6 +122,18 @@ class Client:
 
     id: str
     scopes: frozenset[str] = frozenset({"infer", "read"})
+    rate_per_minute: int | None = None
+    """Its own rate limit, 0 for none; None is everybody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a rate limit said to one request: how many a minute, how many are left, and when more come."""
+
+    limit: int
+    remaining: int
+    reset_s: int
+    granted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

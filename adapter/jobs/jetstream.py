@@ -8,12 +8,11 @@ because the worker saves the one before it strikes off the other.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import nats
 import nats.errors
 import structlog
-from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, NotFoundError
@@ -22,6 +21,7 @@ from adapter.core.errors import AdapterError, JobNotFound, PayloadTooLarge, Queu
 from adapter.core.ports import Delivery
 from adapter.core.types import Job, JobResult, JobStatus
 from adapter.jobs import messages
+from adapter.nats import NatsConnection
 from adapter.settings import Settings
 
 _log = structlog.get_logger()
@@ -49,27 +49,23 @@ async def _translated() -> AsyncIterator[None]:
 
 
 class JetStreamQueue:
-    """`adapter.core.ports.JobQueue`. Connects in the background and for ever: NATS may come up later."""
+    """`adapter.core.ports.JobQueue` over a connection that may come up later, and go away in between."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, connection: NatsConnection) -> None:
         self._settings = settings
-        self._nats = NatsClient()
+        self._nats = connection.client
         self._js: JetStreamContext = self._nats.jetstream(timeout=_TIMEOUT_S)
         self._pull: JetStreamContext.PullSubscription | None = None
-        self._connecting: asyncio.Task[None] | None = None
         self._ready = False
+        self._connection = connection
 
     def open(self) -> None:
-        """Begin to connect; needs a running event loop."""
-        self._connecting = asyncio.create_task(self._connect())
+        """Get ready whenever the connection, which is opened after this, comes up."""
+        self._connection.use(self._prepare, self._lose)
 
     async def close(self) -> None:
-        """Leave; what was published is stored, nothing is waited for."""
-        if self._connecting is not None:
-            self._connecting.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._connecting
-        await self._nats.close()
+        """Take and give nothing more; the connection is its owner's to close."""
+        self._lose()
 
     async def ping(self) -> None:
         """Return when JetStream answers. Raises QueueUnavailable."""
@@ -139,38 +135,20 @@ class JetStreamQueue:
         if not (self._ready and self._nats.is_connected):
             raise QueueUnavailable("NATS cannot be reached")
 
-    async def _connect(self) -> None:
-        async def prepare() -> None:
-            """Streams and consumer, also after a server came back with an empty store."""
-            while not self._ready:
-                try:
-                    async with _translated():
-                        await _set_up(self._js, self._settings)
-                    self._ready = True
-                except AdapterError as error:
-                    _log.warning("queue not ready", reason=error.message)
-                    await asyncio.sleep(0.5)
+    async def _prepare(self) -> None:
+        """Streams and consumer, also after a server came back with an empty store."""
+        while not self._ready:
+            try:
+                async with _translated():
+                    await _set_up(self._js, self._settings)
+                self._ready = True
+            except AdapterError as error:
+                _log.warning("queue not ready", reason=error.message)
+                await asyncio.sleep(0.5)
 
-        async def disconnected() -> None:
-            self._ready = False
-            self._pull = None
-
-        async def quiet(error: Exception) -> None:
-            _log.debug("nats", error=str(error))
-
-        await self._nats.connect(
-            self._settings.nats_url.split(","),
-            name="miaas-adapter",
-            connect_timeout=2,
-            reconnect_time_wait=1,
-            max_reconnect_attempts=-1,
-            # Nothing is kept to be sent later: the caller is told that it failed.
-            pending_size=-1,
-            error_cb=quiet,
-            disconnected_cb=disconnected,
-            reconnected_cb=prepare,
-        )
-        await prepare()
+    def _lose(self) -> None:
+        self._ready = False
+        self._pull = None
 
 
 class JetStreamDelivery:

@@ -27,6 +27,7 @@ from adapter.core.ports import Delivery, JobQueue
 from adapter.core.types import Job, JobError, JobResult
 from adapter.jobs.jetstream import JetStreamQueue
 from adapter.logs import configure_logs
+from adapter.nats import NatsConnection
 from adapter.settings import Settings
 from adapter.triton.client import TritonEngine
 
@@ -151,8 +152,10 @@ def _failure(job: Job, code: str, message: str) -> JobResult:
 async def _main(settings: Settings) -> None:
     metrics = Metrics(CollectorRegistry())
     engine = TritonEngine(settings)
-    queue = JetStreamQueue(settings)
+    connection = NatsConnection(settings)
+    queue = JetStreamQueue(settings, connection)
     queue.open()
+    connection.open()
     worker = Worker(queue, DataPlane(engine, metrics), metrics, settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -162,6 +165,7 @@ async def _main(settings: Settings) -> None:
         await worker.run()
     finally:
         await queue.close()
+        await connection.close()
         await engine.close()
 
 

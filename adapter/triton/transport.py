@@ -42,8 +42,11 @@ _LOAD_TIMEOUT_S = 600.0
 class GrpcTransport:
     """Triton's gRPC service. Every call raises an AdapterError, never a grpc.RpcError."""
 
-    def __init__(self, url: str) -> None:
-        self._channel = grpc.aio.insecure_channel(url, options=_OPTIONS)
+    def __init__(self, url: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(url, options=_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(url, credentials, options=_OPTIONS)
         self._url = url
         # Without serializers the call takes and gives bytes: the hot path builds no message objects.
         self._infer = self._channel.unary_unary(_SERVICE + "ModelInfer")

@@ -1,0 +1,92 @@
+"""The process's one connection to NATS; the queue and the rate limit share it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from nats.aio.client import Client as NatsClient
+
+from adapter.security.tls import nats_options
+from adapter.settings import Settings
+
+_log = structlog.get_logger()
+
+Connected = Callable[[], Awaitable[None]]
+Disconnected = Callable[[], None]
+
+
+class NatsConnection:
+    """Connects in the background and for ever: NATS may come up later, and go away in between."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.client = NatsClient()
+        self._settings = settings
+        self._users: list[tuple[Connected, Disconnected]] = []
+        self._connecting: asyncio.Task[None] | None = None
+        self._preparing: set[asyncio.Task[None]] = set()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server can be talked to now."""
+        return self.client.is_connected
+
+    def use(self, connected: Connected, disconnected: Disconnected) -> None:
+        """Have `connected` run, in a task of its own, after each (re)connect, `disconnected` after each loss.
+
+        A `connected` that still runs when the connection is lost is cancelled.
+        """
+        self._users.append((connected, disconnected))
+
+    def open(self) -> None:
+        """Begin to connect; needs a running event loop."""
+        self._connecting = asyncio.create_task(self._connect())
+
+    async def close(self) -> None:
+        """Leave; what was published is stored, nothing is waited for."""
+        tasks = [*self._preparing, *([self._connecting] if self._connecting else [])]
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+        await self.client.close()
+
+    async def _connect(self) -> None:
+        settings = self._settings
+
+        async def quiet(error: Exception) -> None:
+            _log.debug("nats", error=str(error))
+
+        options: dict[str, Any] = nats_options(settings)
+        await self.client.connect(
+            settings.nats_url.split(","),
+            name="miaas-adapter",
+            connect_timeout=2,
+            reconnect_time_wait=1,
+            max_reconnect_attempts=-1,
+            # Nothing is kept to be sent later: the caller is told that it failed.
+            pending_size=-1,
+            error_cb=quiet,
+            disconnected_cb=self._on_disconnected,
+            reconnected_cb=self._on_connected,
+            **options,
+        )
+        await self._on_connected()
+
+    async def _on_connected(self) -> None:
+        self._cancel_preparing()
+        for connected, _ in self._users:
+            task = asyncio.ensure_future(connected())
+            self._preparing.add(task)
+            task.add_done_callback(self._preparing.discard)
+
+    async def _on_disconnected(self) -> None:
+        self._cancel_preparing()
+        for _, disconnected in self._users:
+            disconnected()
+
+    def _cancel_preparing(self) -> None:
+        for task in self._preparing:
+            task.cancel()
