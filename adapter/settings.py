@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     """Addresses or networks, comma-separated, whose `Forwarded` and `X-Forwarded-*` headers are believed."""
 
     rate_limit_per_minute: Annotated[int, Field(ge=0)] = 1000
-    """Requests a client may make in any 60 s, over all processes; its key may say otherwise; 0 is no limit."""
+    """Requests a client may make in any 60 s, over all processes; a key may say otherwise; 0 is none."""
     oauth_issuer: str | None = None
     """Issuer of OAuth2 access tokens (JWT), as in their `iss`; its discovery document names its keys."""
     oauth_audience: str | None = None

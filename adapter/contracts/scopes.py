@@ -27,7 +27,7 @@ def needs(scope: Scope) -> Callable[[T], T]:
 
 
 class ScopeTable:
-    """The scope of every request. Its rules are the routes' own patterns: no spelling of a path evades one."""
+    """The scope of every request. Rules are the routes' own patterns: no spelling of a path evades one."""
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
         self._rules = []

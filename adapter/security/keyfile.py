@@ -65,7 +65,7 @@ class Change:
 
 
 class KeyFile:
-    """The files at `path`: `keys.json`, and beside it `.secret`, `.lock`, `.audit.log`, for their owner alone."""
+    """The files at `path`: `keys.json`, beside it `.secret`, `.lock`, `.audit.log`; for their owner alone."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

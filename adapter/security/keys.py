@@ -62,6 +62,10 @@ class KeyStore:
         if form is None:
             raise InvalidCredentials(_UNKNOWN)
         key_id, secret = form.groups()
+        if key_id not in self._keys:
+            # It may have been made a moment ago.
+            self._next_look = 0.0
+            self._reload()
         stored = self._keys.get(key_id)
         expected = bytes.fromhex(stored.digest) if stored else _NOBODY
         matches = hmac.compare_digest(_digest(self._secret, key_id, secret), expected)
@@ -114,8 +118,8 @@ class KeyStore:
     def rotate(self, which: str, overlap_s: float) -> NewKey:
         """Make a key that takes over from the one with this id, or from a client's only one.
 
-        The new key has the same name, scopes, rate and length of life; the old one lives for `overlap_s` more at
-        most. Raises ChangeRefused, KeyFileError.
+        The new key has the same name, scopes, rate and length of life; the old one lives for `overlap_s`
+        more at most. Raises ChangeRefused, KeyFileError.
         """
         now = time.time()
         with self._file.changing("rotated") as change:
