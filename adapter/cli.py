@@ -64,6 +64,9 @@ def up(
         Path | None, typer.Option(help="Folder for keys, the queue's files, logs and up.json.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that serve the API.")] = 1,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Speak TLS everywhere, with a CA of this machine's own.")
+    ] = False,
 ) -> None:
     """Run Triton, NATS, a queue worker and the API on this machine, and keep them running."""
     from rich.console import Console
@@ -77,7 +80,7 @@ def up(
     if model_repository is None and not repository.is_dir():
         fail("there is no folder model_repository here; pass one with --model-repository", 2)
     try:
-        run(settings, repository, workers, Console())
+        run(settings, repository, workers, tls, Console())
     except StartError as error:
         fail(str(error), 1)
 

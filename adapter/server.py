@@ -57,12 +57,11 @@ async def _serve(settings: Settings, api: socket.socket, ops: socket.socket, tls
     services = Services(settings)
     main = uvicorn.Server(_config(create_app(settings, services), settings, tls))
     ops_app = create_ops_app(services.engine, services.queue, services.metrics.registry)
-    # Probes on this machine need no TLS; a listener that others reach does.
-    ops_tls = None if is_loopback(ops.getsockname()[0]) else tls
+    # Probes on this machine need no TLS; a listener that others reach does. They show no certificate.
+    ops_tls = None if is_loopback(ops.getsockname()[0]) else server_tls(settings, clients=False)
     side = _Quiet(_config(ops_app, settings, ops_tls))
     background = [asyncio.create_task(side.serve(sockets=[ops]))]
-    if tls:
-        background.append(asyncio.create_task(tls.watch()))
+    background += [asyncio.create_task(each.watch()) for each in (tls, ops_tls) if each]
     structlog.get_logger().info("serving", api=_address(api), ops=_address(ops), tls=tls is not None)
     try:
         await main.serve(sockets=[api])

@@ -53,9 +53,9 @@ class IssuerKeys:
         except ValueError as error:
             raise TlsError(f"ADAPTER_OAUTH_ISSUER: {error}") from None
 
-    @property
     def version(self) -> int:
-        """Another number whenever the keys are others; 0 while there are none."""
+        """Another number whenever the keys are others; 0 while there are none. Has old ones fetched."""
+        self._refresh()
         return self._version if self._current() else 0
 
     async def find(self, key_id: str, algorithm: str) -> jwt.PyJWK:
@@ -66,8 +66,7 @@ class IssuerKeys:
         now = time.monotonic()
         if not self._current():
             await self._fetch()
-        elif now - self._fetched > _FRESH_S and now >= self._next_try:
-            self._start_fetch()
+        self._refresh()
         if not self._current():
             raise Unavailable("the token's issuer cannot be reached")
         found = self._suitable(key_id, algorithm)
@@ -87,6 +86,12 @@ class IssuerKeys:
             self._fetching.cancel()
             with suppress(asyncio.CancelledError):
                 await self._fetching
+
+    def _refresh(self) -> None:
+        """Begin to fetch the keys anew when they are no longer fresh, whoever asks."""
+        now = time.monotonic()
+        if self._keys and now - self._fetched > _FRESH_S and now >= self._next_try:
+            self._start_fetch()
 
     def _current(self) -> dict[str, dict[str, Any]]:
         return self._keys if time.monotonic() - self._fetched < self._max_age_s else {}

@@ -53,7 +53,7 @@ class TokenVerifier:
         digest = blake2b(token.encode("utf-8", "replace"), digest_size=32).digest()
         known = self._verified.get(digest)
         if known is not None:
-            if known.expires > time.time() and known.keys_version == self._keys.version:
+            if known.expires > time.time() and known.keys_version == self._keys.version():
                 self._verified.move_to_end(digest)
                 return known.client
             del self._verified[digest]
@@ -89,7 +89,7 @@ class TokenVerifier:
         except (jwt.PyJWTError, ValueError, ArithmeticError, TypeError) as error:
             # Beside its own errors the library lets those of odd numbers through (an infinite exp).
             raise InvalidCredentials(f"the token is not valid: {_reason(error)}") from None
-        return _Verified(_client(claims), _expiry(claims), self._keys.version)
+        return _Verified(_client(claims), _expiry(claims), self._keys.version())
 
 
 def _reason(error: Exception) -> str:

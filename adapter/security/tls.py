@@ -89,8 +89,13 @@ def _reason(error: OSError) -> str:
     return getattr(error, "reason", None) or error.strerror or type(error).__name__
 
 
-def server_tls(settings: Settings) -> ServerTls | None:
-    """The listener's TLS, or None when no certificate is set. Raises TlsError."""
+def server_tls(settings: Settings, clients: bool = True) -> ServerTls | None:
+    """The listener's TLS, or None when no certificate is set; with `clients` as the settings demand of them.
+
+    Raises TlsError.
+    """
+    if not clients:
+        settings = settings.model_copy(update={"tls_client_ca_file": None})
     return ServerTls(settings) if settings.tls_cert_file else None
 
 
@@ -116,7 +121,11 @@ def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
     """What the gRPC channel to Triton is secured with, or None for plain text. Raises TlsError."""
     if not settings.triton_tls:
         return None
-    files = (settings.triton_ca_file, settings.triton_key_file, settings.triton_cert_file)
+    return grpc_credentials(settings.triton_ca_file, settings.triton_key_file, settings.triton_cert_file)
+
+
+def grpc_credentials(*files: Path | None) -> grpc.ChannelCredentials:
+    """Credentials from the files of the CA, the key and the certificate. Raises TlsError."""
     try:
         ca, key, certificate = (file.read_bytes() if file else None for file in files)
     except OSError as error:
