@@ -9,6 +9,7 @@ process sees the same window, and it slides.
 import asyncio
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -16,7 +17,7 @@ from hashlib import blake2b
 import nats.errors
 import structlog
 from nats.js import api
-from nats.js.errors import APIError
+from nats.js.errors import BadRequestError
 
 from adapter.core.errors import Unavailable
 from adapter.nats import NatsConnection
@@ -26,7 +27,6 @@ _log = structlog.get_logger()
 
 STREAM = "MIAAS_RATE"
 _SUBJECT = "miaas.rate."
-_STREAM_NAME_IN_USE = 10058
 _TIMEOUT_S = 0.5
 _SET_UP_AGAIN_S = 1.0
 _KEPT_S = WINDOW_S + 10
@@ -49,6 +49,8 @@ class Counters:
         self._replicas = replicas
         self._away_until = 0.0
         self.ready = False
+        self.epoch: object = None
+        """Another one when the counters had to begin anew."""
         connection.use(self._prepare, self._lose)
 
     @property
@@ -104,14 +106,13 @@ class Counters:
         )
         while not self.ready:
             try:
-                await self._js.add_stream(config)
+                with suppress(BadRequestError):  # it is there, perhaps with another configuration
+                    await self._js.add_stream(config)
+                self.epoch = (await self._js.stream_info(STREAM)).created
                 self.ready = True
             except (nats.errors.Error, OSError, TimeoutError) as error:
-                if isinstance(error, APIError) and error.err_code == _STREAM_NAME_IN_USE:
-                    self.ready = True
-                else:
-                    _log.warning("rate limit counted locally", reason=str(error) or type(error).__name__)
-                    await asyncio.sleep(_SET_UP_AGAIN_S)
+                _log.warning("rate limit counted locally", reason=str(error) or type(error).__name__)
+                await asyncio.sleep(_SET_UP_AGAIN_S)
         _log.info("rate limit shared through NATS")
 
     def _lose(self) -> None:

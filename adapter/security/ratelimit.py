@@ -16,7 +16,9 @@ from adapter.security.counters import Counters, Oldest
 from adapter.security.peers import Peers
 from adapter.security.window import WINDOW_S, SlidingWindow
 
-_MOST_ACCOUNTS = 10_000
+_MOST_ADDRESSES = 10_000
+_MANY_ACCOUNTS = 10_000
+"""From here on those that are not used are forgotten."""
 _LEASE_S = 10.0
 _FAST_S, _SLOW_S = 0.5, 2.0
 """A lease that was used up faster than this is followed by a larger one, slower than that by a smaller."""
@@ -43,6 +45,8 @@ class _Account:
         self.full_until = 0.0
         self.share: float | None = None
         """This process's part of the limit while NATS is away."""
+        self.epoch: object = None
+        """Which counters the leases came from."""
         self.debt = 0
         """What was let through while NATS was away, and not yet told."""
         self.refilling: asyncio.Task[None] | None = None
@@ -59,6 +63,7 @@ class SharedRateLimiter:
         self._peers = peers
         self._accounts: dict[str, _Account] = {}
         self._failures: dict[str, SlidingWindow] = {}
+        self._next_sweep = 0.0
 
     async def admit(self, client: Client) -> Quota | None:
         """See `RateLimiter.admit`."""
@@ -85,9 +90,11 @@ class SharedRateLimiter:
         if self._limit == 0:
             return None
         now = time.monotonic()
-        if address not in self._failures:
-            _make_room(self._failures, now)
-        window = self._failures.setdefault(address, SlidingWindow())
+        # The address that failed last stands last.
+        window = self._failures.pop(address) if address in self._failures else SlidingWindow()
+        self._failures[address] = window
+        if len(self._failures) > _MOST_ADDRESSES:
+            del self._failures[next(iter(self._failures))]
         window.forget(now)
         if window.total >= self._limit:
             return Quota(self._limit, 0, window.wait(now), granted=False)
@@ -104,11 +111,12 @@ class SharedRateLimiter:
                 await task
 
     def _open_account(self, client: str) -> _Account:
-        if len(self._accounts) >= _MOST_ACCOUNTS:
-            now = time.monotonic()
+        now = time.monotonic()
+        if len(self._accounts) >= _MANY_ACCOUNTS and now >= self._next_sweep:
+            self._next_sweep = now + _LEASE_S
             for account in list(self._accounts.values()):
                 account.own.forget(now)
-                if account.own.total == 0 and account.debt == 0 and account.refilling is None:
+                if account.own.total == 0 and account.refilling is None:
                     del self._accounts[account.client]
         return self._accounts.setdefault(client, _Account(client))
 
@@ -152,6 +160,7 @@ class SharedRateLimiter:
             await self._settle(counters, account)
         pace = now - account.leased
         size = account.size * 2 if pace < _FAST_S else account.size // 2 if pace > _SLOW_S else account.size
+        account.epoch = counters.epoch
         wanted = account.size = max(1, min(size, limit // _LEASES_PER_LIMIT))
         total = await counters.add(account.client, wanted)
         oldest: Oldest | None = None
@@ -170,25 +179,13 @@ class SharedRateLimiter:
             await counters.add(account.client, granted - wanted)
 
     async def _settle(self, counters: Counters, account: _Account) -> None:
-        """Tell what was let through while NATS was away, and what the counter lost meanwhile."""
-        debt = account.debt
-        total = await counters.add(account.client, debt)
-        account.debt -= debt
-        oldest = await counters.oldest(account.client)
-        account.before = oldest.before if oldest else total - debt
+        """Tell what was let through while NATS was away, or all of it to counters that began anew.
+
+        From here on it counts for a whole minute, which errs on the safe side.
+        """
         account.own.forget(time.monotonic())
-        if (lost := account.own.total - (total - account.before)) > 0:
-            await counters.add(account.client, lost)
-        account.share = None
-
-
-def _make_room(failures: dict[str, SlidingWindow], now: float) -> None:
-    """Keep the addresses bounded: forget those without a failure in the window, else the oldest."""
-    if len(failures) < _MOST_ACCOUNTS:
-        return
-    for address, window in list(failures.items()):
-        window.forget(now)
-        if window.total == 0:
-            del failures[address]
-    while len(failures) >= _MOST_ACCOUNTS:
-        del failures[next(iter(failures))]
+        same = counters.epoch == account.epoch
+        await counters.add(
+            account.client, min(account.debt, account.own.total) if same else account.own.total
+        )
+        account.before, account.share, account.debt = None, None, 0
