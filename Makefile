@@ -8,7 +8,7 @@ FIND = for p in $(1); do $$p -c 'import sys, ensurepip; print(sys.executable)' 2
 PYTHON ?= $(shell $(call FIND,python3.12 python3.11))
 PYTHON_NUMPY2 ?= $(shell $(call FIND,python3.13 $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
-.PHONY: up test test-numpy2 fuzz lint format docs lock clean
+.PHONY: up test test-numpy2 fuzz lint audit format docs lock clean
 
 up: $(VENV)/.installed $(IMAGENET)
 	@$(BIN)/miaas-adapter up $(ARGS)
@@ -35,6 +35,11 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# The code by bandit, the locked dependencies by pip-audit.
+audit: $(VENV)/.installed
+	$(BIN)/bandit -q -r adapter
+	$(BIN)/python -m scripts.audit_dependencies
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix

@@ -35,7 +35,7 @@ def is_open(port: int) -> bool:
 
 def reachable(host: str) -> str:
     """The address under which a client on this machine finds a server that listens on `host`."""
-    return {"0.0.0.0": LOOPBACK, "": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - compares, binds not
+    return {"0.0.0.0": LOOPBACK, "": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 # nosec B104
 
 
 def http_url(host: str, port: int, tls: bool = False) -> str:

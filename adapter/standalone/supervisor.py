@@ -80,7 +80,7 @@ class _Supervisor:
                 step.cancel()
             await asyncio.wait(steps)
             await self._stop()
-            assert cleaner.stdin is not None  # noqa: S101 - stdin=PIPE
+            assert cleaner.stdin is not None  # noqa: S101 # nosec B101
             cleaner.stdin.close()
             await cleaner.wait()
 
@@ -139,7 +139,7 @@ class _Supervisor:
         site = self._site
         patience = time.monotonic() + IMPATIENT_AFTER_S
         # Only whether it is ready is asked, of a socket that this process holds: no certificate is checked.
-        tls = ssl._create_unverified_context() if site.ops_secured else None  # noqa: S323
+        tls = ssl._create_unverified_context() if site.ops_secured else None  # noqa: S323 # nosec B323
         address = site.settings.ops_host, port_of(site.ops)
         while (status := await http_status(*address, "/readyz", tls=tls)) != 200:
             if time.monotonic() > patience:
