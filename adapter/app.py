@@ -34,6 +34,7 @@ from adapter.security.oauth import TokenVerifier
 from adapter.security.peers import Peers
 from adapter.security.proxies import Forwarded, Networks
 from adapter.security.ratelimit import SharedRateLimiter
+from adapter.security.tls import channel_credentials
 from adapter.settings import Settings
 from adapter.triton.client import TritonEngine
 
@@ -68,14 +69,15 @@ class Services:
         self, settings: Settings, engine: Engine | None = None, queue: JobQueue | None = None
     ) -> None:
         self.metrics = Metrics(CollectorRegistry())
-        self.engine = engine or TritonEngine(settings)
+        self.engine = engine or TritonEngine(settings, channel_credentials(settings))
         # Another queue than JetStream comes without a NATS: then the rate limit is this process's own.
         self._nats = NatsConnection(settings) if queue is None else None
         self.queue = queue or JetStreamQueue(settings, cast(NatsConnection, self._nats))
-        issuer, keys = settings.oauth_issuer, KeyStore(settings.keys_path)
+        self.keys = KeyStore(settings.keys_path)
+        issuer = settings.oauth_issuer
         self._issuer_keys = IssuerKeys(issuer, settings.oauth_keys_max_age_s) if issuer else None
         tokens = TokenVerifier(settings, self._issuer_keys) if self._issuer_keys else None
-        self.authenticator: Authenticator = Credentials(keys, tokens)
+        self.authenticator: Authenticator = Credentials(self.keys, tokens)
         limit, nats = settings.rate_limit_per_minute, self._nats
         counters = Counters(nats, settings.queue_replicas) if nats else None
         self.limiter = SharedRateLimiter(limit, counters, Peers(nats) if nats else None)

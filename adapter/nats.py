@@ -56,8 +56,14 @@ class NatsConnection:
     async def _connect(self) -> None:
         settings = self._settings
 
-        async def quiet(error: Exception) -> None:
-            _log.debug("nats", error=str(error))
+        told = ""
+
+        async def tell(error: Exception) -> None:
+            # The same trouble comes again with every attempt; it is told once.
+            nonlocal told
+            if str(error) != told:
+                told = str(error)
+                _log.warning("nats", error=told or type(error).__name__)
 
         options: dict[str, Any] = nats_options(settings)
         await self.client.connect(
@@ -68,7 +74,7 @@ class NatsConnection:
             max_reconnect_attempts=-1,
             # Nothing is kept to be sent later: the caller is told that it failed.
             pending_size=-1,
-            error_cb=quiet,
+            error_cb=tell,
             disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_connected,
             **options,

@@ -13,10 +13,13 @@ FILES = sorted((ROOT / "adapter").rglob("*.py"))
 # What each folder may import beside the standard library, itself, the settings and the version.
 ALLOWED = {
     "core": {"numpy", "prometheus_client"},
-    "contracts": {"adapter.core", "numpy", "orjson", "fastapi", "starlette"},
+    "contracts": {"adapter.core", "numpy", "orjson", "fastapi", "starlette", "structlog"},
     "triton": {"adapter.core", "structlog", "google.protobuf", "grpc", "tritonclient"},
-    "jobs": {"adapter.core", "structlog", "nats", "orjson"},
-    "security": {"adapter.core", "structlog", "orjson"},
+    "jobs": {"adapter.core", "adapter.nats", "structlog", "nats", "orjson"},
+    "security": {
+        *("adapter.core", "adapter.nats", "cryptography", "grpc", "httpx", "jwt", "nats", "orjson"),
+        *("starlette", "structlog"),
+    },
 }
 # The composition roots see everything; so do the modules beside app.py, which these are made of.
 ROOTS = {"jobs/worker.py"}

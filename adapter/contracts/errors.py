@@ -59,7 +59,8 @@ def _challenge(error: errors.AdapterError) -> str:
     if isinstance(error, errors.InvalidCredentials):
         return f'{challenge}, error="invalid_token", error_description="{error.message}"'
     if isinstance(error, errors.PermissionDenied):
-        return f'{challenge}, error="insufficient_scope", scope="{error.scope}"'
+        scope = f', scope="{error.scope}"' if error.scope else ""
+        return f'{challenge}, error="insufficient_scope"{scope}'
     return challenge
 
 

@@ -110,7 +110,7 @@ class Gateway:
                 method=scope["method"],
                 path=scope["path"][:200],
             )
-        raise PermissionDenied(needed)
+        raise PermissionDenied(f"this needs the scope {needed!r}", needed)
 
 
 def _credential(headers: Headers) -> str:

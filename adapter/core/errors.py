@@ -70,8 +70,8 @@ class PermissionDenied(AdapterError):
 
     code = "permission_denied"
 
-    def __init__(self, scope: str) -> None:
-        super().__init__(f"this needs the scope {scope!r}")
+    def __init__(self, message: str, scope: str = "") -> None:
+        super().__init__(message)
         self.scope = scope
 
 

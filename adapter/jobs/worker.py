@@ -28,6 +28,7 @@ from adapter.core.types import Job, JobError, JobResult
 from adapter.jobs.jetstream import JetStreamQueue
 from adapter.logs import configure_logs
 from adapter.nats import NatsConnection
+from adapter.security.tls import channel_credentials
 from adapter.settings import Settings
 from adapter.triton.client import TritonEngine
 
@@ -151,7 +152,7 @@ def _failure(job: Job, code: str, message: str) -> JobResult:
 
 async def _main(settings: Settings) -> None:
     metrics = Metrics(CollectorRegistry())
-    engine = TritonEngine(settings)
+    engine = TritonEngine(settings, channel_credentials(settings))
     connection = NatsConnection(settings)
     queue = JetStreamQueue(settings, connection)
     queue.open()

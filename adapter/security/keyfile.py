@@ -90,9 +90,9 @@ class KeyFile:
                 raise ValueError("a digest is of the wrong length")
             secret = self._secret_path.read_bytes()
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise KeyFileError(f"cannot read the API keys in {self._path}: {error}") from error
+            raise KeyFileError(f"cannot use the API keys in {self._path}: {error}") from error
         if len(secret) != _SECRET_BYTES:
-            raise KeyFileError(f"cannot read the API keys: {self._secret_path} is damaged")
+            raise KeyFileError(f"cannot use the API keys in {self._path}: {self._secret_path} is damaged")
         return Content(secret, {key.id: key for key in keys})
 
     @contextmanager
@@ -115,7 +115,7 @@ class KeyFile:
                 self._audit(action, change.touched)
                 _write(self._path, orjson.dumps({"keys": [asdict(key) for key in change.keys.values()]}))
         except OSError as error:
-            raise KeyFileError(f"cannot write the API keys in {self._path}: {error.strerror}") from error
+            raise KeyFileError(f"cannot use the API keys in {self._path}: {error.strerror}") from error
 
     def _audit(self, action: str, keys: list[StoredKey]) -> None:
         """A line of JSON per key that was changed: when, what, which key, by which user of this machine."""

@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
+import grpc
+
 from adapter.core.errors import InferenceFailed
 from adapter.core.rows import has_rows
 from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion
 from adapter.core.wire import decode_response, encode_request
-from adapter.security.tls import channel_credentials
 from adapter.settings import Settings
 from adapter.triton.batcher import Batcher, Limits
 from adapter.triton.messages import to_json
@@ -17,10 +18,10 @@ from adapter.triton.transport import GrpcTransport
 
 
 class TritonEngine:
-    """`adapter.core.ports.Engine` on one Triton server. Raises TlsError."""
+    """`adapter.core.ports.Engine` on one Triton server, in plain text without credentials."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._transport = GrpcTransport(settings.triton_grpc_url, channel_credentials(settings))
+    def __init__(self, settings: Settings, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self._transport = GrpcTransport(settings.triton_grpc_url, credentials)
         self._registry = Registry(self._transport, settings.metadata_ttl_s)
         self._batcher = Batcher(self._send, settings.batch_queue)
         self._batch_calls = settings.batch_calls

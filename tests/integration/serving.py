@@ -38,6 +38,8 @@ class Nats:
     """A nats-server on a port that stays its own."""
 
     folder: Path
+    more: str = ""
+    """Lines of configuration."""
     holder: socket.socket = field(default_factory=hold_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -50,6 +52,8 @@ class Nats:
         """Start it, again with what it had stored."""
         configuration = self.folder / "nats.conf"
         nats.write_configuration(configuration, port_of(self.holder), self.folder / "store")
+        with configuration.open("a") as file:
+            file.write(self.more)
         command = nats.command(find().nats_server, configuration)
         with (self.folder / "nats.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import trustme
 
-from tests.integration.serving import make_key, serving, wait_for
+from tests.integration.serving import SHARED, Nats, make_key, serving, wait_for
 
 
 class Files:
@@ -97,6 +97,24 @@ def test_clients_show_a_certificate_when_a_ca_for_them_is_set(files: Files, tmp_
         assert httpx.get(f"{api.url}/", headers=headers, verify=trust).status_code == 200
         # It stands beside the key, not in its place.
         assert httpx.get(f"{api.url}/", verify=trust).status_code == 401
+
+
+@pytest.mark.parametrize("password", ["hunter2", "wrong"])
+def test_nats_asks_for_a_password(tmp_path: Path, password: str) -> None:
+    nats = Nats(tmp_path, 'authorization { user: "adapter", password: "hunter2" }')
+    try:
+        nats.start()
+        named = {"NATS_URL": nats.url, "NATS_USER": "adapter", "NATS_PASSWORD": password}
+        with serving(tmp_path, **named) as api:
+            told = SHARED if password == "hunter2" else "Authorization Violation"
+            wait_for(lambda: api.says(told))
+            # Without NATS it serves all the same.
+            assert httpx.get(f"{api.url}/", headers=make_key(tmp_path, "alice")).status_code == 200
+            assert api.says(SHARED) == (password == "hunter2")
+            assert not api.says(password)
+    finally:
+        nats.kill()
+        nats.holder.close()
 
 
 def run(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
