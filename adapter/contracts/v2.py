@@ -19,6 +19,7 @@ from adapter.contracts import v2_control
 from adapter.contracts.answers import json_response, version_headers
 from adapter.contracts.body import parse_json, read_body
 from adapter.contracts.models import tensor_body
+from adapter.contracts.scopes import needs
 from adapter.contracts.v2_request import HEADER_LENGTH, decode_request, header_length
 from adapter.contracts.v2_response import encode_response
 from adapter.core.dataplane import DataPlane
@@ -115,6 +116,7 @@ class Describe:
         """What each version has done since it was loaded: of one, of a model's, or of all."""
         return json_response({"model_stats": await self._dataplane.statistics(**request.path_params)})
 
+    @needs("read")
     async def index(self, request: Request) -> Response:
         """Every model of the repository, loaded or not; with `{"ready": true}` those that are ready."""
         body = await read_body(request.scope, request.receive, v2_control.MAX_BODY_BYTES)

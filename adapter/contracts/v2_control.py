@@ -10,8 +10,9 @@ from fastapi import Request
 from starlette.responses import Response
 
 from adapter.contracts.body import parse_json, read_body
+from adapter.contracts.scopes import needs
 from adapter.core.dataplane import DataPlane
-from adapter.core.errors import InvalidInput, PermissionDenied
+from adapter.core.errors import InvalidInput
 from adapter.core.nested import describe
 
 EXTENSIONS = ("model_repository", "model_repository(unload_dependents)")
@@ -24,18 +25,18 @@ class ModelControl:
     def __init__(self, dataplane: DataPlane) -> None:
         self._dataplane = dataplane
 
+    @needs("admin")
     async def load(self, request: Request) -> Response:
         """Load a model, or load it anew when its files changed. Takes no parameters."""
-        _check_admin(request)
         if parameters := await _parameters(request):
             name = min(parameters)[:64]
             raise InvalidInput(f"parameters.{name}: a model is loaded as the repository has it")
         await self._dataplane.load(request.path_params["name"])
         return Response(media_type="application/json")
 
+    @needs("admin")
     async def unload(self, request: Request) -> Response:
         """Unload a model; with `unload_dependents` also those that an ensemble was made of."""
-        _check_admin(request)
         parameters = await _parameters(request)
         dependents = parameters.pop("unload_dependents", False)
         if type(dependents) is not bool:
@@ -45,11 +46,6 @@ class ModelControl:
             raise InvalidInput(f"parameters.{min(parameters)[:64]}: only unload_dependents is known")
         await self._dataplane.unload(request.path_params["name"], dependents=dependents)
         return Response(media_type="application/json")
-
-
-def _check_admin(request: Request) -> None:
-    if "admin" not in request.state.client.scopes:
-        raise PermissionDenied("this needs the scope 'admin'")
 
 
 async def _parameters(request: Request) -> dict[str, Any]:
