@@ -5,17 +5,19 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any, cast
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from adapter import __version__
 from adapter.contracts import miaas, miaas_document, v1, v1_document, v2, v2_document
 from adapter.contracts.answers import json_response
-from adapter.contracts.errors import error_body, error_response
+from adapter.contracts.direct import DirectRoutes
+from adapter.contracts.errors import error_body, error_response, unexpected
 from adapter.contracts.gateway import Gateway
 from adapter.contracts.openapi import document
 from adapter.contracts.scopes import ScopeTable
@@ -101,9 +103,19 @@ class Services:
             await self.engine.close()
 
 
-def create_app(settings: Settings, services: Services) -> FastAPI:
-    """The API: every contract behind one gateway. It opens and closes `services` with its lifespan."""
+def contract_routers(settings: Settings, services: Services) -> list[APIRouter]:
+    """The routes of every contract."""
     register_url_convertor("segment", _Segment())
+    return [
+        v1.router(services.dataplane, settings),
+        v2.router(services.dataplane, settings),
+        miaas.router(services.dataplane, services.queue, services.metrics, settings),
+    ]
+
+
+def create_app(settings: Settings, services: Services) -> ASGIApp:
+    """The API: every contract behind one gateway. It opens and closes `services` with its lifespan."""
+    contracts = contract_routers(settings, services)
     options: dict[str, Any] = {
         "title": "MIaaS adapter",
         "version": __version__,
@@ -116,31 +128,24 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
         app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, **options)
         open_paths = frozenset()
     app.router.redirect_slashes = False
-    contracts = [
-        v1.router(services.dataplane, settings),
-        v2.router(services.dataplane, settings),
-        miaas.router(services.dataplane, services.queue, services.metrics, settings),
-    ]
     for routes in contracts:
         app.include_router(routes)
-    # The last one that is added is the first that a request comes through.
-    app.add_middleware(
-        Gateway,
-        authenticator=services.authenticator,
-        limiter=services.limiter,
-        scopes=ScopeTable(route for routes in contracts for route in routes.routes),
-        metrics=services.metrics,
-        open_paths=open_paths,
-    )
-    if settings.docs:
-        app.add_middleware(PageHeaders, paths=_DOCS_PAGES)
-    if settings.trusted_proxies:
-        app.add_middleware(Forwarded, trusted=Networks(settings.trusted_proxies))
     app.add_api_route("/", _alive, methods=["GET"])
     app.openapi = openapi_document  # type: ignore[method-assign]
     for kind in (AdapterError, HTTPException, Exception):
         app.add_exception_handler(kind, _on_error)
-    return app
+    outer: ASGIApp = PageHeaders(app, _DOCS_PAGES) if settings.docs else app
+    every_route = [route for routes in contracts for route in routes.routes]
+    outer = Gateway(
+        outer,
+        authenticator=services.authenticator,
+        limiter=services.limiter,
+        scopes=ScopeTable(every_route),
+        direct=DirectRoutes(every_route),
+        metrics=services.metrics,
+        open_paths=open_paths,
+    )
+    return Forwarded(outer, Networks(settings.trusted_proxies)) if settings.trusted_proxies else outer
 
 
 def openapi_document() -> dict[str, Any]:
@@ -165,7 +170,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, AdapterError):
         return error_response(path, error)
     if not isinstance(error, HTTPException):
-        return error_response(path, AdapterError("an internal error; the server's log has more"))
+        return unexpected(path)
     message = str(error.detail)
     if error.status_code == HTTPStatus.NOT_FOUND:
         message = f"no such path: {path[:200]}"

@@ -64,6 +64,11 @@ def _challenge(error: errors.AdapterError) -> str:
     return challenge
 
 
+def unexpected(path: str) -> Response:
+    """The answer to an error that nobody expected: nothing of it is shown."""
+    return error_response(path, errors.AdapterError("an internal error; the server's log has more"))
+
+
 def error_body(
     path: str,
     status: int,

@@ -3,11 +3,11 @@
 from time import perf_counter
 
 import structlog
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adapter.contracts.errors import contract_of, error_response
+from adapter.contracts.direct import DirectRoutes
+from adapter.contracts.errors import contract_of, error_response, unexpected
 from adapter.contracts.scopes import ScopeTable
 from adapter.core.errors import (
     AdapterError,
@@ -26,7 +26,9 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 
 class Gateway:
-    """ASGI middleware. Fails closed: a path that is not in `open_paths` asks for credentials, known or not.
+    """The outermost ASGI layer.
+
+    Fails closed: a path that is not in `open_paths` asks for credentials, whether it is known or not.
 
     Leaves the client in `scope["state"]["client"]`; a handler that found its model names it in
     `scope["state"]["model"]`, so that no made-up name ever becomes a metric's label.
@@ -38,6 +40,7 @@ class Gateway:
         authenticator: Authenticator,
         limiter: RateLimiter,
         scopes: ScopeTable,
+        direct: DirectRoutes,
         metrics: Metrics,
         open_paths: frozenset[str],
     ) -> None:
@@ -45,6 +48,7 @@ class Gateway:
         self._authenticator = authenticator
         self._limiter = limiter
         self._scopes = scopes
+        self._direct = direct
         self._metrics = metrics
         self._open_paths = open_paths
 
@@ -55,8 +59,7 @@ class Gateway:
             return
         started = perf_counter()
         state = scope.setdefault("state", {})
-        # Of an error that nobody expects, the outermost layer makes a 500.
-        status = 500
+        status = 0
         quota_headers: RawHeaders = []
 
         async def counted(message: Message) -> None:
@@ -76,20 +79,25 @@ class Gateway:
                     if not quota.granted:
                         raise RateLimited(f"more than {quota.limit} requests in a minute", quota.reset_s)
                 self._authorize(client, scope)
-            await self._app(scope, receive, counted)
+            app = self._direct.find(scope) or self._app
+            await app(scope, receive, counted)
         except AdapterError as error:
             await error_response(scope["path"], error)(scope, receive, counted)
         except ClientDisconnect:
             status = 499
+        except Exception:
+            # Nothing of it is shown; the server writes it into its log.
+            if not status:
+                await unexpected(scope["path"])(scope, receive, counted)
+            raise
         finally:
-            contract, model = contract_of(scope["path"]), state.get("model", "")
-            self._metrics.requests.labels(contract, model, status).inc()
-            self._metrics.request_seconds.labels(contract, model).observe(perf_counter() - started)
+            seconds = perf_counter() - started
+            self._metrics.answered(contract_of(scope["path"]), state.get("model", ""), status, seconds)
 
     async def _identify(self, scope: Scope) -> Client:
         """The client. Raises Unauthenticated, or RateLimited when its address has failed too often."""
         try:
-            return await self._authenticator.authenticate(_credential(Headers(scope=scope)))
+            return await self._authenticator.authenticate(_credential(scope["headers"]))
         except InvalidCredentials as error:
             quota = self._limiter.failed(_address(scope))
             if quota is not None and not quota.granted:
@@ -113,13 +121,17 @@ class Gateway:
         raise PermissionDenied(f"this needs the scope {needed!r}", needed)
 
 
-def _credential(headers: Headers) -> str:
+def _credential(headers: RawHeaders) -> str:
     """The `X-API-Key` header, or the token of `Authorization: Bearer` (RFC 6750)."""
-    if key := headers.get("x-api-key"):
-        return key
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        return token.strip()
+    bearer = ""
+    for name, value in headers:
+        if name == b"x-api-key" and value:
+            return value.decode("latin-1")
+        if name == b"authorization" and not bearer:
+            scheme, _, token = value.decode("latin-1").partition(" ")
+            bearer = token.strip() if scheme.lower() == "bearer" else ""
+    if bearer:
+        return bearer
     raise Unauthenticated("credentials are missing: send X-API-Key, or Authorization: Bearer")
 
 

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from adapter.contracts.direct import DirectRoutes
 from adapter.contracts.gateway import Gateway
 from adapter.contracts.scopes import ScopeTable, needs
 from adapter.core.errors import InvalidCredentials
@@ -63,6 +64,7 @@ def ask(method: str, path: str, headers: dict[str, str], limit: int = 0, times: 
         Known(),
         SharedRateLimiter(limit),
         ScopeTable(routes),
+        DirectRoutes(()),
         Metrics(CollectorRegistry()),
         frozenset({"/open"}),
     )
