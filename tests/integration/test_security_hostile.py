@@ -42,6 +42,15 @@ def connect(api: Api) -> socket.socket:
     return socket.create_connection((url.host, url.port), timeout=20)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def trickle(api: Api, key: dict[str, str]) -> Iterator[socket.socket]:
+    """A body that began with the first test and never comes; it takes its time to be refused."""
+    with connect(api) as connection:
+        head = "POST /inference HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
+        connection.sendall(f"{head}X-API-Key: {key['X-API-Key']}\r\n\r\n[".encode())
+        yield connection
+
+
 def read_all(connection: socket.socket) -> bytes:
     """All that comes until the other side closes."""
     received = b""
@@ -170,11 +179,8 @@ def test_more_connections_than_allowed_are_told_so(api: Api, key: dict[str, str]
             connection.close()
 
 
-def test_a_body_that_trickles(folder: Path, api: Api, key: dict[str, str]) -> None:
-    with connect(api) as connection:
-        head = "POST /inference HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n"
-        connection.sendall(f"{head}X-API-Key: {key['X-API-Key']}\r\n\r\n[".encode())
-        answer = read_all(connection)
+def test_a_body_that_trickles(trickle: socket.socket) -> None:
+    answer = read_all(trickle)
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "request_timeout"
 
