@@ -5,10 +5,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+import nats.errors
 import structlog
 from nats.aio.client import Client as NatsClient
 
-from adapter.security.tls import nats_options
+from adapter.security.tls import nats_is_tls, nats_options
 from adapter.settings import Settings
 
 _log = structlog.get_logger()
@@ -17,11 +18,27 @@ Connected = Callable[[], Awaitable[None]]
 Disconnected = Callable[[], None]
 
 
+class _Client(NatsClient):
+    """nats-py speaks plain text to a server that offers no TLS, or whose offer somebody took out on the way.
+
+    With `tls_only` it says nothing to such a server: no credentials and no data.
+    """
+
+    tls_only = False
+
+    def _connect_command(self) -> bytes:
+        # The first thing that is sent, after the handshake if there was one.
+        if self.tls_only and not self._server_info.get("tls_required"):
+            raise nats.errors.SecureConnRequiredError
+        return super()._connect_command()
+
+
 class NatsConnection:
     """Connects in the background and for ever: NATS may come up later, and go away in between."""
 
     def __init__(self, settings: Settings) -> None:
-        self.client = NatsClient()
+        self.client = _Client()
+        self.client.tls_only = nats_is_tls(settings)
         self._settings = settings
         self._users: list[tuple[Connected, Disconnected]] = []
         self._connecting: asyncio.Task[None] | None = None

@@ -133,6 +133,12 @@ def grpc_credentials(*files: Path | None) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
+def nats_is_tls(settings: Settings) -> bool:
+    """Whether NATS is to be spoken to over TLS alone."""
+    secured = any(url.strip().startswith("tls://") for url in settings.nats_url.split(","))
+    return secured or bool(settings.nats_ca_file or settings.nats_cert_file)
+
+
 def nats_options(settings: Settings) -> dict[str, Any]:
     """What nats-py's `connect` is given beside the address: TLS and credentials. Raises TlsError."""
     options: dict[str, Any] = {}

@@ -99,6 +99,25 @@ def test_clients_show_a_certificate_when_a_ca_for_them_is_set(files: Files, tmp_
         assert httpx.get(f"{api.url}/", verify=trust).status_code == 401
 
 
+@pytest.mark.parametrize("asked_by", ["scheme", "ca"])
+def test_nats_without_tls_is_told_nothing(files: Files, tmp_path: Path, asked_by: str) -> None:
+    nats = Nats(tmp_path)
+    try:
+        nats.start()
+        named = {"NATS_URL": nats.url.replace("nats:", "tls:")}
+        if asked_by == "ca":
+            named = {"NATS_URL": nats.url, "NATS_CA_FILE": str(files.ca_file)}
+        with serving(tmp_path, **named) as api:
+            wait_for(lambda: api.says("secure connection required"))
+            headers = make_key(tmp_path, "alice")
+            assert httpx.get(f"{api.url}/", headers=headers).status_code == 200
+            assert not api.says(SHARED)
+            assert list((tmp_path / "store").rglob("MIAAS*")) == []
+    finally:
+        nats.kill()
+        nats.holder.close()
+
+
 @pytest.mark.parametrize("password", ["hunter2", "wrong"])
 def test_nats_asks_for_a_password(tmp_path: Path, password: str) -> None:
     nats = Nats(tmp_path, 'authorization { user: "adapter", password: "hunter2" }')
