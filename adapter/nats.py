@@ -89,6 +89,8 @@ class NatsConnection:
             connect_timeout=2,
             reconnect_time_wait=1,
             max_reconnect_attempts=-1,
+            # A server that is there and does not answer is left for another within half a minute.
+            ping_interval=10,
             # Nothing is kept to be sent later: the caller is told that it failed.
             pending_size=-1,
             error_cb=tell,
