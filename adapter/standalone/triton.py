@@ -21,7 +21,7 @@ class Ports:
 
 
 def command(
-    wheels: Wheels, repository: Path, backends: Path, ports: Ports, run: str, tls: Certificates | None
+    wheels: Wheels, repository: Path, backends: Path, ports: Ports, run: str, tls: Certificates | None = None
 ) -> list[str]:
     """The command line: models of `repository`, backends of `backends`, shared memory named after `run`.
 
