@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     """Most requests that may wait for one model; one more is refused with 503."""
     v2_model_control: bool = False
     """Let clients with the scope `admin` load and unload the repository's models over V2."""
+    v2_shared_memory: bool = False
+    """Let clients with the scope `admin` register shared memory with Triton, and use it; Triton maps any."""
 
     nats_url: str = "nats://127.0.0.1:4222"
     """NATS server with JetStream, or several, separated by commas; `tls://` asks for TLS."""

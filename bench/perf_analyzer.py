@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from adapter.security.keys import KeyStore
 from tests.models.generate import build
 
 ROOT = Path(__file__).parents[1]
@@ -59,7 +60,7 @@ def servers(folder: Path) -> Iterator[dict[str, Any]]:
         shutil.copytree(everything / model, repository / model)
     command = [sys.executable, "-m", "adapter", "up", "--port", "0", "--ops-port", "0"]
     command += ["--state-dir", str(folder / "state"), "--model-repository", str(repository)]
-    environment = {**os.environ, "ADAPTER_RATE_LIMIT_PER_MINUTE": "0"}
+    environment = {**os.environ, "ADAPTER_RATE_LIMIT_PER_MINUTE": "0", "ADAPTER_V2_SHARED_MEMORY": "1"}
     with (folder / "up.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     try:
@@ -68,7 +69,10 @@ def servers(folder: Path) -> Iterator[dict[str, Any]]:
             if process.poll() is not None:
                 sys.exit((folder / "up.log").read_text())
             time.sleep(0.2)
-        yield json.loads(facts.read_text())
+        # Shared memory is for administrators.
+        key = KeyStore(folder / "state" / "keys.json").create("bench", ["admin", "infer", "read"]).key
+        time.sleep(2)
+        yield json.loads(facts.read_text()) | {"api_key": key}
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
@@ -104,10 +108,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a draw")
     parser.add_argument("--quick", action="store_true", help="one short draw of each")
     parser.add_argument("--only", default="", help="loads whose name holds this")
+    parser.add_argument("--shared-memory", choices=["none", "system", "cuda"], default="none")
     parser.add_argument("--json", type=Path, help="where to write every draw")
     options = parser.parse_args()
     draws, seconds = (1, 1.5) if options.quick else (options.draws, options.seconds)
-    points = [(load, c) for load in LOADS if options.only in load.name for c in CONCURRENCIES]
+    memory = ["--shared-memory", options.shared_memory] if options.shared_memory != "none" else []
+    # In shared memory there are bytes alone.
+    loads = [load for load in LOADS if options.only in load.name and (load.form == "binary" or not memory)]
+    points = [(load, c) for load in loads for c in CONCURRENCIES]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, servers(Path(folder)) as facts, Progress() as progress:
         targets = {
@@ -118,7 +126,7 @@ def main() -> None:
         for draw in range(draws):
             for load, concurrency in points:
                 for target, arguments in targets.items():
-                    seen = measure(options.analyzer, arguments, load, concurrency, seconds)
+                    seen = measure(options.analyzer, [*arguments, *memory], load, concurrency, seconds)
                     rows.append(
                         {"load": load.name, "concurrency": concurrency, "target": target, "draw": draw} | seen
                     )

@@ -16,6 +16,7 @@ from adapter.core.types import (
     JobStatus,
     ModelMetadata,
     ModelVersion,
+    RegionKind,
     TensorMetadata,
 )
 
@@ -130,6 +131,18 @@ class FakeEngine:
 
     async def unload(self, name: str, *, dependents: bool) -> None:
         self.loads.append(f"-{name}")
+
+    async def regions(self, kind: RegionKind, name: str = "") -> Sequence[Mapping[str, Any]]:
+        return []
+
+    async def register_system_region(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        raise NotImplementedError
+
+    async def register_cuda_region(self, name: str, handle: bytes, device: int, byte_size: int) -> None:
+        raise NotImplementedError
+
+    async def unregister_region(self, kind: RegionKind, name: str = "") -> None:
+        raise NotImplementedError
 
     def forget(self) -> None:
         self.forgotten += 1

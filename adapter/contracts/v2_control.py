@@ -11,12 +11,13 @@ from starlette.responses import Response
 
 from adapter.contracts.body import parse_json, read_body
 from adapter.contracts.scopes import needs
+from adapter.contracts.v2_tensors import parameters_of
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import InvalidInput
 from adapter.core.nested import describe
 
 EXTENSIONS = ("model_repository", "model_repository(unload_dependents)")
-MAX_BODY_BYTES = 1 << 16
+_MAX_BODY_BYTES = 1 << 16
 
 
 class ModelControl:
@@ -28,7 +29,7 @@ class ModelControl:
     @needs("admin")
     async def load(self, request: Request) -> Response:
         """Load a model, or load it anew when its files changed. Takes no parameters."""
-        if parameters := await _parameters(request):
+        if parameters := parameters_of(await read_object(request), ""):
             name = min(parameters)[:64]
             raise InvalidInput(f"parameters.{name}: a model is loaded as the repository has it")
         await self._dataplane.load(request.path_params["name"])
@@ -37,7 +38,7 @@ class ModelControl:
     @needs("admin")
     async def unload(self, request: Request) -> Response:
         """Unload a model; with `unload_dependents` also those that an ensemble was made of."""
-        parameters = await _parameters(request)
+        parameters = parameters_of(await read_object(request), "")
         dependents = parameters.pop("unload_dependents", False)
         if type(dependents) is not bool:
             place = "parameters.unload_dependents"
@@ -48,10 +49,10 @@ class ModelControl:
         return Response(media_type="application/json")
 
 
-async def _parameters(request: Request) -> dict[str, Any]:
-    body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
+async def read_object(request: Request) -> dict[str, Any]:
+    """The body of a request that is small: a JSON object; an empty body is an empty one."""
+    body = await read_body(request.scope, request.receive, _MAX_BODY_BYTES)
     document = parse_json(body) if body.strip() else {}
-    parameters = document.get("parameters", {}) if type(document) is dict else None
-    if type(parameters) is not dict:
-        raise InvalidInput('expected an object whose "parameters" are an object')
-    return parameters
+    if type(document) is not dict:
+        raise InvalidInput(f"the body must be a JSON object, got {describe(document)}")
+    return document

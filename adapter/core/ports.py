@@ -13,6 +13,7 @@ from adapter.core.types import (
     ModelMetadata,
     ModelVersion,
     Quota,
+    RegionKind,
 )
 
 
@@ -46,6 +47,18 @@ class Engine(Protocol):
 
     async def unload(self, name: str, *, dependents: bool) -> None:
         """Unload the model, with `dependents` also the models that an ensemble was made of."""
+
+    async def regions(self, kind: RegionKind, name: str = "") -> Sequence[Mapping[str, Any]]:
+        """The shared-memory regions that are registered, or that one. Raises `NotFound`."""
+
+    async def register_system_region(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        """Map a region of the engine's machine. Raises `InferenceFailed` when it cannot."""
+
+    async def register_cuda_region(self, name: str, handle: bytes, device: int, byte_size: int) -> None:
+        """Map a region of a GPU by its IPC handle. Raises `InferenceFailed` when it cannot."""
+
+    async def unregister_region(self, kind: RegionKind, name: str = "") -> None:
+        """Forget the region, or without a name all of this kind."""
 
     def forget(self) -> None:
         """Believe nothing that was said of models so far: the next look-up asks the engine."""

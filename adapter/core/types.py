@@ -12,9 +12,31 @@ AnswerForm = Literal["predictions", "outputs", "names"]
 """How an answer mirrors its input: V1's rows, V1's columns, or MIaaS's object of named outputs."""
 
 
+RegionKind = Literal["system", "cuda"]
+"""Shared memory of the machine (/dev/shm), or of a GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A stretch of a shared-memory region that is registered with the engine under `name`."""
+
+    name: str
+    byte_size: int
+    offset: int = 0
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """The parameters by which Triton's shared-memory extension says where a tensor lies."""
+        return {
+            "shared_memory_region": self.name,
+            "shared_memory_byte_size": self.byte_size,
+            "shared_memory_offset": self.offset,
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A named tensor; `data` is the protocol's binary form.
+    """A named tensor; `data` is the protocol's binary form, empty where the tensor lies in a `region`.
 
     Fixed-size elements are little-endian in row-major order; each BYTES element follows its length as a
     32-bit unsigned integer.
@@ -24,11 +46,15 @@ class Tensor:
     datatype: str
     shape: tuple[int, ...]
     data: bytes | memoryview
+    region: Region | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
-    """An output that is wanted, and how: `classification` asks for the labels of the N largest values."""
+    """An output that is wanted, and how: `classification` asks for the labels of the N largest values.
+
+    With a region's parameters it is written there, and the response says no more than datatype and shape.
+    """
 
     name: str
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
