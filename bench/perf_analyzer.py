@@ -69,7 +69,7 @@ def servers(folder: Path) -> Iterator[dict[str, Any]]:
             if process.poll() is not None:
                 sys.exit((folder / "up.log").read_text())
             time.sleep(0.2)
-        # Shared memory is for administrators.
+        # Shared memory is for administrators; a new key is known everywhere after a second.
         key = KeyStore(folder / "state" / "keys.json").create("bench", ["admin", "infer", "read"]).key
         time.sleep(2)
         yield json.loads(facts.read_text()) | {"api_key": key}
@@ -91,7 +91,7 @@ def measure(
         command += ["--input-tensor-format", load.form, "--output-tensor-format", load.form]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         if done.returncode:
-            sys.exit(f"perf_analyzer failed: {done.stderr or done.stdout}")
+            sys.exit(f"perf_analyzer failed with {done.returncode}: {done.stdout}{done.stderr}")
         (row,) = csv.DictReader(Path(table.name).read_text().splitlines())
     return {
         "rate": float(row["Inferences/Second"]),
@@ -105,13 +105,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--analyzer", required=True, help="the command that runs perf_analyzer")
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of a draw")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a draw")
     parser.add_argument("--quick", action="store_true", help="one short draw of each")
     parser.add_argument("--only", default="", help="loads whose name holds this")
     parser.add_argument("--shared-memory", choices=["none", "system", "cuda"], default="none")
     parser.add_argument("--json", type=Path, help="where to write every draw")
     options = parser.parse_args()
-    draws, seconds = (1, 1.5) if options.quick else (options.draws, options.seconds)
+    draws, seconds = (1, 3.0) if options.quick else (options.draws, options.seconds)
     memory = ["--shared-memory", options.shared_memory] if options.shared_memory != "none" else []
     # In shared memory there are bytes alone.
     loads = [load for load in LOADS if options.only in load.name and (load.form == "binary" or not memory)]
