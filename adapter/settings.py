@@ -110,6 +110,8 @@ class Settings(BaseSettings):
     """A worker that is silent for so long is taken for dead, and its jobs go to another."""
     result_retention_s: Seconds = 86_400.0
     """How long a result can be read; after that its id is unknown."""
+    result_max_bytes: Annotated[int, Field(ge=1024)] = 256 << 20
+    """Largest result of a job; a job with a larger one fails."""
     worker_slots: Annotated[int, Field(ge=1, le=4096)] = 32
     """Jobs that one worker process runs at a time."""
 

@@ -8,12 +8,14 @@ from adapter.core.types import (
     InferRequest,
     InferResponse,
     Job,
+    JobPage,
     JobResult,
     JobStatus,
     ModelMetadata,
     ModelVersion,
     Quota,
     RegionKind,
+    Submission,
 )
 
 
@@ -68,19 +70,29 @@ class Engine(Protocol):
 
 
 class Delivery(Protocol):
-    """A job lent to this worker until it is finished or given back."""
+    """A job lent to this worker until it is finished or given back.
+
+    `deliveries` counts from 1 how often it was lent, `attempt` the same without those that were excused.
+    """
 
     job: Job
+    deliveries: int
     attempt: int
 
     async def extend(self) -> None:
         """Keep it for another `ack_wait_s`."""
 
-    async def finish(self, result: JobResult) -> None:
-        """Publish the result, unless one is there already, and strike the job off the queue."""
+    async def settled(self) -> bool:
+        """Strike the job off the queue if it has a result already, and say whether it has."""
 
-    async def give_back(self, delay_s: float) -> None:
-        """Let it be delivered again after `delay_s`."""
+    async def finish(self, result: JobResult) -> None:
+        """Publish the result, unless one is there already, and strike the job off the queue.
+
+        Raises `PayloadTooLarge`.
+        """
+
+    async def give_back(self, delay_s: float, *, excused: bool) -> None:
+        """Let it be delivered again after `delay_s`; `excused` says that this attempt does not count."""
 
 
 class JobQueue(Protocol):
@@ -92,11 +104,21 @@ class JobQueue(Protocol):
     def open(self) -> None:
         """Begin to connect; needs a running event loop."""
 
-    async def submit(self, job: Job) -> None:
-        """Store the job durably; it will run at least once. Raises `QueueFull`, `PayloadTooLarge`."""
+    async def submit(self, submission: Submission) -> str:
+        """Store the job durably, and return its id; it will run at least once.
 
-    async def status(self, client: str, job_id: str) -> JobStatus:
-        """Where the client's job stands. Raises `JobNotFound`."""
+        With an idempotency key that was seen before this is the id that it had then. Raises `QueueFull`,
+        `PayloadTooLarge`, `IdempotencyConflict`.
+        """
+
+    async def status(self, client: str, job_id: str, wait_s: float = 0) -> JobStatus:
+        """Where the client's job stands, as soon as it has ended, or after `wait_s`. Raises `JobNotFound`."""
+
+    async def cancel(self, client: str, job_id: str) -> JobStatus:
+        """End the client's job unless it has ended; returns where it stands. Raises `JobNotFound`."""
+
+    async def page(self, client: str, limit: int, before: str = "") -> JobPage:
+        """Up to `limit` of the client's jobs, newest first, from the page that begins with `before`."""
 
     async def fetch(self, most: int, wait_s: float) -> Sequence[Delivery]:
         """Take up to `most` jobs, waiting at most `wait_s` for the first one."""

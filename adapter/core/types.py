@@ -163,8 +163,32 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A client's word for one request, and a digest of what the request says."""
+
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """An asynchronous inference that asks to be accepted; `priority` counts as Triton's does."""
+
+    client: str
+    request: InferRequest
+    form: AnswerForm
+    batched: bool
+    timeout_s: float
+    priority: int = 0
+    idempotency: IdempotencyKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """An accepted asynchronous inference; times are seconds since the epoch."""
+    """An accepted asynchronous inference; times are seconds since the epoch.
+
+    `replaces` is 0, or for a failed job that an operator queued again what stands for its failed result.
+    """
 
     id: str
     client: str
@@ -173,6 +197,7 @@ class Job:
     batched: bool
     submitted: float
     deadline: float
+    replaces: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +219,18 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """Where a job stands, since `timestamp` (epoch seconds); `result` is None until its end."""
+    """Where a job stands, since `timestamp`; times are epoch seconds. `result` is None until its end."""
 
     id: str
+    model: str
+    submitted: float
     timestamp: float
     result: JobResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Some of a client's jobs, newest first; `next` begins the page after it, "" when there is none."""
+
+    jobs: tuple[JobStatus, ...]
+    next: str = ""
