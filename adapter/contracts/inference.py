@@ -39,8 +39,8 @@ class Inference:
     async def submit(self, request: Request) -> Response:
         """Check the request against its model, store it durably, and answer 202 with its id.
 
-        With `Prefer: wait` the answer is the result, if there is one in time. An array of requests is
-        answered by an array, each place with an id or with what is wrong.
+        With `Prefer: wait` the answer is the result, if there is one in time. An array is taken as
+        `submit_many` takes it.
         """
         content = await read_body(request.scope, request.receive, self._settings.max_body_bytes)
         key = idempotency_key(request.headers)
@@ -59,6 +59,11 @@ class Inference:
             if status is not None:
                 return self._answer(status, headers)
         return json_response({"request_id": job_id, "status": "queued"}, 202, headers)
+
+    async def submit_many(self, request: Request) -> Response:
+        """The same for an array of requests, answered by an array: each place with an id or an error."""
+        content = await read_body(request.scope, request.receive, self._settings.max_body_bytes)
+        return await self._submit_many(request, parse_json(content), idempotency_key(request.headers))
 
     async def result(self, request: Request) -> Response:
         """Where the caller's request stands, with its result once there is one; `Prefer: wait` holds it."""
@@ -96,8 +101,10 @@ class Inference:
     def _answer(self, status: JobStatus, headers: dict[str, str]) -> Response:
         return json_response(_status_body(status), headers=headers, nan_tokens=self._settings.nan_tokens)
 
-    async def _submit_many(self, request: Request, bodies: list[Any], key: str) -> Response:
+    async def _submit_many(self, request: Request, bodies: Any, key: str) -> Response:
         """One entry per request, in their order. Raises the first one's error when none was accepted."""
+        if type(bodies) is not list:
+            raise InvalidInput(f"the body must be an array of requests, got {describe(bodies)}")
         if not 1 <= len(bodies) <= MOST_AT_ONCE:
             raise InvalidInput(f"the body: expected 1 to {MOST_AT_ONCE} requests, got {len(bodies)}")
         answers: list[dict[str, Any]] = []
@@ -143,6 +150,7 @@ def add_routes(routes: APIRouter, inference: Inference, prefix: str) -> None:
     """Mount the operations below `prefix`."""
     for path, endpoint, method in (
         ("/inference", inference.submit, "POST"),
+        ("/inference/batch", inference.submit_many, "POST"),
         ("/inference", inference.page, "GET"),
         ("/inference/{request_id:segment}", inference.result, "GET"),
         ("/inference/{request_id:segment}", inference.cancel, "DELETE"),

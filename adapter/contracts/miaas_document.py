@@ -162,22 +162,15 @@ def paths() -> Paths:
             "post": operation(
                 _TAG,
                 f"submitInference{suffix}",
-                "Queue an inference, or an array of up to 1,000",
+                "Queue an inference; an array is taken as `/inference/batch` takes it",
                 {
                     200: answer("`Prefer: wait`: it has ended.", ref("Inference"), submitted),
-                    202: answer(
-                        "Durably queued.", {"anyOf": [ref("Submitted"), ref("SubmittedMany")]}, submitted
-                    ),
+                    202: answer("Durably queued.", ref("Submitted"), submitted),
                 },
                 error="Error",
                 errors=(400, 404, 413, 415, 422, 503, 504),
                 parameters=[_KEY, _PREFER],
-                body={
-                    "anyOf": [
-                        ref("InferenceRequest"),
-                        {"type": "array", "items": ref("InferenceRequest"), "minItems": 1, "maxItems": 1000},
-                    ]
-                },
+                body=ref("InferenceRequest"),
                 examples=_EXAMPLES,
             ),
             "get": operation(
@@ -189,6 +182,19 @@ def paths() -> Paths:
                 errors=(400, 503, 504),
                 parameters=[_LIMIT, _CURSOR],
             ),
+        }
+        found[f"{prefix}/inference/batch"] = {
+            "post": operation(
+                _TAG,
+                f"submitInferences{suffix}",
+                "Queue up to 1,000 inferences",
+                {202: answer("At least one is durably queued.", ref("SubmittedMany"))},
+                error="Error",
+                errors=(400, 404, 413, 415, 422, 503, 504),
+                parameters=[_KEY],
+                body={"type": "array", "items": ref("InferenceRequest"), "minItems": 1, "maxItems": 1000},
+                examples={"two": [_EXAMPLES["by name"], _EXAMPLES["rows"]]},
+            )
         }
         found[f"{prefix}/inference/{{request_id}}"] = {
             "get": operation(
