@@ -64,9 +64,11 @@ class Puller:
             if time.monotonic() - self._looked > _LOOK_AGAIN_S:
                 self._looked = time.monotonic()
                 self._filled = set(LANES)
-            while self._filled or self._late:
-                if found := await self._sweep(most):
-                    return found
+            found: list[Msg] = []
+            while len(found) < most and (self._filled or self._late):
+                found += await self._sweep(most - len(found))
+            if found:
+                return found
             left = until - time.monotonic()
             if left <= 0:
                 return []
@@ -107,7 +109,7 @@ class Puller:
     async def _sweep(self, most: int) -> list[Msg]:
         """Ask the lanes once. One that had less than its share is not asked again until it is woken."""
         found, self._late = self._late[:most], self._late[most:]
-        if found:
+        if found or not self._filled:
             return found
         shares = self._shares.divide(self._filled, most)
         self._pulls = {lane: _Pull(count) for lane, count in shares.items()}

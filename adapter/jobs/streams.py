@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import structlog
 
-from adapter.jobs.connection import Connection, Refused
+from adapter.jobs.connection import NOT_FOUND, Connection, Refused
 from adapter.jobs.lanes import LANES
 from adapter.settings import Settings
 
@@ -22,7 +22,6 @@ NOTES: Final = "MIAAS_NOTES"
 LONGEST_TIMEOUT_S: Final = 7 * 86_400
 """Latest deadline that a job may ask for."""
 _NANOSECONDS: Final = 1_000_000_000
-_NAME_IN_USE = 10058
 _OUT_OF_STORAGE = 10047
 _LEAST_BYTES = 4 << 20
 _SLOW_S = 10.0
@@ -31,7 +30,7 @@ _SLOW_S = 10.0
 async def set_up(connection: Connection, settings: Settings) -> None:
     """Create what is missing, change what differs. Raises QueueUnavailable."""
     for config in _streams(settings):
-        await _create_stream(connection, config)
+        await _bring_about(connection, config)
     for lane in LANES:
         config = {
             "durable_name": lane.consumer,
@@ -53,7 +52,6 @@ def _streams(settings: Settings) -> list[dict[str, Any]]:
         "num_replicas": settings.queue_replicas,
         "allow_direct": True,
         "max_msgs_per_subject": 1,
-        "duplicate_window": 120 * _NANOSECONDS,
     }
     queue = {
         "name": JOBS,
@@ -64,6 +62,8 @@ def _streams(settings: Settings) -> list[dict[str, Any]]:
         "discard_new_per_subject": True,
         "max_msgs": settings.queue_max_jobs,
         "max_bytes": settings.queue_max_bytes,
+        # In case several send the same idempotency key: longer than a job takes from its key to its place.
+        "duplicate_window": 120 * _NANOSECONDS,
     }
     inputs = {
         "name": INPUTS,
@@ -90,33 +90,46 @@ def _age(seconds: float) -> int:
     return int(seconds * _NANOSECONDS)
 
 
-async def _create_stream(connection: Connection, config: dict[str, Any]) -> None:
-    """JetStream reserves a stream's bytes: where the disk is small they are halved until they fit."""
-    name = config["name"]
+async def _bring_about(connection: Connection, config: dict[str, Any]) -> None:
+    """Create the stream, or change the one that stands."""
+    try:
+        standing = (await connection.api(f"STREAM.INFO.{config['name']}"))["config"]
+    except Refused as error:
+        if error.status != NOT_FOUND:
+            raise
+        await _create(connection, config)
+    else:
+        await _update(connection, standing, config)
+
+
+async def _create(connection: Connection, config: dict[str, Any]) -> None:
+    """JetStream reserves what a stream may hold: where the disk is small, it is halved until it fits.
+
+    Of what fits a quarter is taken: results need room as well.
+    """
+    wanted = fitting = config.get("max_bytes", 0)
     while True:
         try:
-            await connection.api(f"STREAM.CREATE.{name}", config, _SLOW_S)
-            return
+            standing = await connection.api(f"STREAM.CREATE.{config['name']}", config, _SLOW_S)
+            break
         except Refused as error:
-            if error.number == _NAME_IN_USE:
-                break
-            if error.number != _OUT_OF_STORAGE or config.get("max_bytes", 0) < _LEAST_BYTES:
+            if error.number != _OUT_OF_STORAGE or fitting < _LEAST_BYTES:
                 raise
-        config = {**config, "max_bytes": config["max_bytes"] // 2}
-        _log.warning("the disk is small", stream=name, max_bytes=config["max_bytes"])
-    await _update_stream(connection, config)
+        fitting //= 2
+        config = {**config, "max_bytes": fitting}
+    if fitting < wanted:
+        _log.warning("the disk is small", stream=config["name"], max_bytes=fitting // 4, wanted=wanted)
+        await _update(connection, standing["config"], {**config, "max_bytes": fitting // 4})
 
 
-async def _update_stream(connection: Connection, config: dict[str, Any]) -> None:
-    name = config["name"]
-    standing = (await connection.api(f"STREAM.INFO.{name}"))["config"]
+async def _update(connection: Connection, standing: dict[str, Any], config: dict[str, Any]) -> None:
     if all(standing.get(key) == value for key, value in config.items()):
         return
+    subject = f"STREAM.UPDATE.{config['name']}"
     try:
-        await connection.api(f"STREAM.UPDATE.{name}", {**standing, **config}, _SLOW_S)
+        await connection.api(subject, {**standing, **config}, _SLOW_S)
     except Refused as error:
         if error.number != _OUT_OF_STORAGE:
             raise
         # What the disk had room for when the stream was created stands.
-        kept = {**standing, **config, "max_bytes": standing["max_bytes"]}
-        await connection.api(f"STREAM.UPDATE.{name}", kept, _SLOW_S)
+        await connection.api(subject, {**standing, **config, "max_bytes": standing["max_bytes"]}, _SLOW_S)
