@@ -8,6 +8,7 @@ import typer
 
 from adapter.cli_common import fail, read_settings
 from adapter.cli_keys import keys
+from adapter.queue_cli import app as queue_app
 
 DEFAULT_REPOSITORY = Path("model_repository")
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 
 app.add_typer(keys)
+app.add_typer(queue_app, name="queue")
 
 Host = Annotated[str | None, typer.Option(help="Address that the API listens on.")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one.")]

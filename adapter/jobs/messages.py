@@ -17,8 +17,10 @@ from adapter.core.wire import decode_request, decode_response, encode_request, e
 from adapter.jobs.ids import lane_of, submitted_at, token
 
 _ID, _CLIENT, _FORM, _BATCHED = "Miaas-Request-Id", "Miaas-Client", "Miaas-Form", "Miaas-Batched"
-_MODEL, _DEADLINE, _FINISHED, _STATE = "Miaas-Model", "Miaas-Deadline", "Miaas-Finished", "Miaas-State"
+_MODEL, _DEADLINE, _FINISHED = "Miaas-Model", "Miaas-Deadline", "Miaas-Finished"
 _REPLACES = "Miaas-Replaces"
+STATE = "Miaas-State"
+"""On a result: `completed` or `failed`."""
 CHUNKS = "Miaas-Chunks"
 """Points to the payload's chunks."""
 INPUT = "Miaas-Input"
@@ -90,7 +92,7 @@ def read_job_headers(headers: Mapping[str, str]) -> Job:
 def result_message(job: Job, result: JobResult, finished: float) -> tuple[bytes, Headers]:
     """The payload and the headers that carry a job's result; `finished` is in epoch seconds."""
     completed = isinstance(result.outcome, InferResponse)
-    headers = {**job_headers(job), _STATE: "completed" if completed else "failed", _FINISHED: repr(finished)}
+    headers = {**job_headers(job), STATE: "completed" if completed else "failed", _FINISHED: repr(finished)}
     if isinstance(result.outcome, InferResponse):
         return encode_response(result.outcome), headers
     return orjson.dumps({"code": result.outcome.code, "message": result.outcome.message}), headers
@@ -99,7 +101,7 @@ def result_message(job: Job, result: JobResult, finished: float) -> tuple[bytes,
 def read_result(job_id: str, payload: bytes, headers: Mapping[str, str]) -> JobStatus:
     """The opposite of `result_message`."""
     outcome: InferResponse | JobError
-    if headers[_STATE] == "completed":
+    if headers[STATE] == "completed":
         outcome = decode_response(payload)
     else:
         outcome = JobError(**orjson.loads(payload))
