@@ -92,7 +92,8 @@ def requeue(
         raise typer.BadParameter("name request ids, or say --all")
 
     async def ask(admin: "QueueAdmin") -> dict[str, Any]:
-        queued, without_input = [], []
+        queued: list[str] = []
+        without_input: list[str] = []
         async for line, stored in admin.failed():
             if (every and _wanted(line, client, model)) or line.request_id in chosen:
                 done = await admin.requeue(stored, timeout_s)
@@ -159,21 +160,14 @@ async def _admin(state_dir: Path | None) -> "AsyncIterator[QueueAdmin]":
             url = json.loads((state_dir / "up.json").read_text())["nats_url"]
         except (OSError, ValueError, KeyError):
             raise QueueUnavailable(f"no `up` runs on {state_dir}") from None
-    ready = asyncio.Event()
 
     async def prepare() -> None:
-        ready.set()
+        """An operator looks at what is there, and creates nothing."""
 
     connection = Connection(url, prepare)
     connection.open()
     try:
-        try:
-            async with asyncio.timeout(_CONNECT_S):
-                await ready.wait()
-                while not connection.ready:
-                    await asyncio.sleep(0)
-        except TimeoutError:
-            raise QueueUnavailable(f"NATS cannot be reached at {url}") from None
+        await connection.wait_ready(_CONNECT_S)
         yield QueueAdmin(connection, settings)
     finally:
         await connection.close()

@@ -115,7 +115,9 @@ class Inference:
             for outcome in await asyncio.gather(*calls):
                 if isinstance(outcome, AdapterError):
                     errors.append(outcome)
-                    answers.append({"error": {"code": outcome.code, "message": outcome.message}})
+                    error = {"code": outcome.code, "message": outcome.message}
+                    details = {"details": outcome.details} if outcome.details else {}
+                    answers.append({"error": {**error, **details}})
                 else:
                     answers.append({"request_id": outcome, "status": "queued"})
         if len(errors) == len(bodies):
@@ -148,14 +150,17 @@ class Inference:
 
 def add_routes(routes: APIRouter, inference: Inference, prefix: str) -> None:
     """Mount the operations below `prefix`."""
-    for path, endpoint, method in (
-        ("/inference", inference.submit, "POST"),
-        ("/inference/batch", inference.submit_many, "POST"),
-        ("/inference", inference.page, "GET"),
-        ("/inference/{request_id:segment}", inference.result, "GET"),
-        ("/inference/{request_id:segment}", inference.cancel, "DELETE"),
-    ):
-        routes.add_api_route(prefix + path, endpoint, methods=[method])
+
+    # A path is one route, whatever its methods: of several the router would name the first one's in `Allow`.
+    async def every(request: Request) -> Response:
+        return await (inference.submit if request.method == "POST" else inference.page)(request)
+
+    async def one(request: Request) -> Response:
+        return await (inference.cancel if request.method == "DELETE" else inference.result)(request)
+
+    routes.add_api_route(f"{prefix}/inference", every, methods=["GET", "POST"])
+    routes.add_api_route(f"{prefix}/inference/batch", inference.submit_many, methods=["POST"])
+    routes.add_api_route(f"{prefix}/inference/{{request_id:segment}}", one, methods=["GET", "DELETE"])
 
 
 def _job_id(request: Request) -> str:

@@ -100,11 +100,8 @@ def result_message(job: Job, result: JobResult, finished: float) -> tuple[bytes,
 
 def read_result(job_id: str, payload: bytes, headers: Mapping[str, str]) -> JobStatus:
     """The opposite of `result_message`."""
-    outcome: InferResponse | JobError
-    if headers[STATE] == "completed":
-        outcome = decode_response(payload)
-    else:
-        outcome = JobError(**orjson.loads(payload))
+    completed = headers[STATE] == "completed"
+    outcome = decode_response(payload) if completed else JobError(**orjson.loads(payload))
     result = JobResult(outcome, cast(AnswerForm, headers[_FORM]), headers[_BATCHED] == "1")
     return JobStatus(job_id, headers[_MODEL], submitted_at(job_id), float(headers[_FINISHED]), result)
 

@@ -140,7 +140,7 @@ def test_everything_is_rolled_under_load(site: Site) -> None:
         assert worker.stop() == 0
         worker.start().wait_up()
     jobs |= submit(site, 100)
-    assert site.apis[1].stop() == 0
+    assert site.apis[1].stop() in (0, -signal.SIGTERM)
     site.apis[1].start().wait_up()
     check(site, jobs, most_executions=2)
 
