@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import nats
+from nats.aio.msg import Msg
 
 from tests.integration.nats import server
 from tests.integration.site import Site, job, open_site
@@ -45,7 +46,7 @@ async def floor(url: str, seconds: float) -> float:
         while time.monotonic() < until:
             messages = await pull.fetch(IN_FLIGHT, 1)
 
-            async def one(message: nats.aio.msg.Msg) -> None:
+            async def one(message: Msg) -> None:
                 await bucket.put(str(message.metadata.sequence.stream), _PAYLOAD)
                 await message.ack()
 
@@ -130,7 +131,7 @@ async def through(
     load = Load(site.urls[0], site.api_key)
     before, began = await ended(site), time.monotonic()
     await load.run(connections, seconds, request(load), jobs)
-    while await ended(site) < before + load.accepted:
+    while await ended(site) < before + load.accepted:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
     return load.accepted / (time.monotonic() - began)
 
@@ -142,6 +143,7 @@ async def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     floors, singles, batches = [], [], []
+    many = [job(n) for n in range(100)]
     with tempfile.TemporaryDirectory() as folder, open_site(Path(folder) / "site") as site:
         await through(site, 1, IN_FLIGHT, lambda load: load.request(job(1)), 1)
         for number in range(options.rounds):
@@ -150,7 +152,6 @@ async def main() -> None:
             singles.append(
                 await through(site, options.seconds, IN_FLIGHT, lambda load: load.request(job(1)), 1)
             )
-            many = [job(n) for n in range(100)]
             batches.append(
                 await through(
                     site, options.seconds, 4, lambda load: load.request(many, "/inference/batch"), 100
@@ -165,7 +166,7 @@ async def main() -> None:
 
     def row(name: str, values: list[float]) -> str:
         middle = statistics.median(values)
-        spread = f"{min(values):,.0f}–{max(values):,.0f}"
+        spread = f"{min(values):,.0f} to {max(values):,.0f}"
         return f"| {name} | {middle:,.0f} | {spread} | {middle / base:.0%} |"
 
     print("| one API process, one worker process | jobs/s, median | range | of the floor |")

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -62,8 +63,18 @@ class Engine:
             raise ModelCrashed("not healthy")
         return ANSWER
 
-    async def failures(self, name: str) -> int:
-        return self.failed
+    async def statistics(self, name: str = "", version: str = "") -> Sequence[Mapping[str, Any]]:
+        return [{"inference_stats": {"fail": {"count": self.failed}}}]
+
+    async def config(self, name: str, version: str = "") -> Mapping[str, Any]:
+        return {}
+
+    async def repository_index(self) -> Sequence[Mapping[str, str]]:
+        return []
+
+    async def load(self, name: str) -> None: ...
+
+    async def unload(self, name: str, *, dependents: bool) -> None: ...
 
     def revive(self) -> None:
         self.dead, self.failed = False, 0
