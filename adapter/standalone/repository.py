@@ -50,6 +50,9 @@ class RepositoryWatcher:
         """Watch until cancelled."""
         transport = self._connect()
         before = self._loaded
+        if (pid := self._server_pid()) is not None:
+            # Who lives now: a stub that dies before the first look is missed otherwise.
+            self._stubs, self._buried = await asyncio.to_thread(stubs, pid)
         try:
             while True:
                 await asyncio.sleep(PERIOD_S)
