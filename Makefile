@@ -8,7 +8,7 @@ FIND = for p in $(1); do $$p -c 'import sys, ensurepip; print(sys.executable)' 2
 PYTHON ?= $(shell $(call FIND,python3.12 python3.11))
 PYTHON_NUMPY2 ?= $(shell $(call FIND,python3.13 $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
-.PHONY: up test test-numpy2 fuzz lint audit format docs lock clean
+.PHONY: up test test-numpy2 fuzz soak bench-async lint audit format docs lock clean
 
 up: $(VENV)/.installed $(IMAGENET)
 	@$(BIN)/miaas-adapter up $(ARGS)
@@ -30,6 +30,14 @@ endif
 # What bytes can do to the codec, for a minute.
 fuzz: $(VENV)/.installed
 	PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_codec.py -max_total_time=60 -max_len=400 -print_final_stats=1
+
+# Everything is killed in turn under load, for half an hour. ARGS='--minutes 10 --jobs 30000' for less.
+soak: $(VENV)/.installed
+	$(BIN)/python -m tests.soak.soak $(ARGS)
+
+# Asynchronous jobs per second, beside what JetStream alone does in the same run.
+bench-async: $(VENV)/.installed
+	$(BIN)/python -m bench.async_queue $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check
