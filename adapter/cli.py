@@ -1,4 +1,4 @@
-"""The command line: `up`, `serve`, `worker`, `keys`. Commands import inside: `--help` is quick."""
+"""The command line: `up`, `serve`, `worker`, `keys`, `queue`. Commands import inside: `--help` is quick."""
 
 from importlib import metadata
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 from adapter.cli_common import fail, read_settings
 from adapter.cli_keys import keys
-from adapter.queue_cli import app as queue_app
+from adapter.cli_queue import app as queue_app
 
 DEFAULT_REPOSITORY = Path("model_repository")
 

@@ -22,6 +22,7 @@ from adapter.core.types import (
     Tensor,
 )
 from adapter.jobs.jetstream import JetStreamQueue
+from adapter.nats import NatsConnection
 from adapter.settings import Settings
 from adapter.standalone.nats import url, write_configuration
 from adapter.standalone.network import hold_port, is_open, port_of
@@ -100,13 +101,17 @@ def cluster(folder: Path) -> Iterator[list[Nats]]:
 @asynccontextmanager
 async def queue(urls: str, **settings: Any) -> AsyncIterator[JetStreamQueue]:
     """A queue that is ready."""
-    found = JetStreamQueue(Settings(nats_url=urls, **settings))
+    given = Settings(nats_url=urls, **settings)
+    connection = NatsConnection(given)
+    found = JetStreamQueue(given, connection)
     found.open()
+    connection.open()
     try:
         await ready(found)
         yield found
     finally:
         await found.close()
+        await connection.close()
 
 
 async def ready(found: JetStreamQueue, within_s: float = 30) -> None:

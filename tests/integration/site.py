@@ -160,7 +160,7 @@ def open_site(folder: Path, apis: int = 1, workers: int = 1, **settings: Any) ->
         nats_server = service("nats", nats.command(found.nats_server, folder / "nats.conf"), env, ports[3])
         backends = wheels.build_backends(found, folder / "backends")
         python_bin = wheels.build_environment(folder / "python")
-        command = triton.command(found, models, backends, triton_ports, run)
+        command = triton.command(found, models, backends, triton_ports, run, None)
         server = service("triton", command, triton.environment(found, python_bin, env), triton_ports.grpc)
         server.after = lambda: reaper.remove_shared_memory(run)
         api, urls = [], []

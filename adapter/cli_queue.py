@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
+from adapter.cli_common import fail, read_settings
+
 if TYPE_CHECKING:
     from adapter.jobs.admin import Line, QueueAdmin
 
@@ -142,8 +144,7 @@ def _run(state_dir: Path | None, ask: "Callable[[QueueAdmin], Awaitable[T]]") ->
     try:
         return asyncio.run(run())
     except AdapterError as error:
-        typer.echo(error.message, err=True)
-        raise typer.Exit(1) from None
+        fail(error.message, 1)
 
 
 @asynccontextmanager
@@ -151,26 +152,28 @@ async def _admin(state_dir: Path | None) -> "AsyncIterator[QueueAdmin]":
     from adapter.core.errors import QueueUnavailable
     from adapter.jobs.admin import QueueAdmin
     from adapter.jobs.connection import Connection
-    from adapter.settings import Settings
+    from adapter.nats import NatsConnection
 
-    settings = Settings()
-    url = settings.nats_url
+    settings = read_settings()
     if state_dir is not None:
         try:
             url = json.loads((state_dir / "up.json").read_text())["nats_url"]
+            settings = settings.model_copy(update={"nats_url": url})
         except (OSError, ValueError, KeyError):
             raise QueueUnavailable(f"no `up` runs on {state_dir}") from None
 
     async def prepare() -> None:
         """An operator looks at what is there, and creates nothing."""
 
-    connection = Connection(url, prepare)
-    connection.open()
+    nats = NatsConnection(settings)
+    connection = Connection(nats, prepare)
+    connection.use()
+    nats.open()
     try:
         await connection.wait_ready(_CONNECT_S)
         yield QueueAdmin(connection, settings)
     finally:
-        await connection.close()
+        await nats.close()
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
