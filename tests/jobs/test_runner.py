@@ -27,30 +27,28 @@ from adapter.core.types import (
     JobError,
     JobResult,
     ModelMetadata,
-    ModelVersion,
 )
 from adapter.jobs.runner import Retry, Runner
+from tests.fakes import FakeEngine, model
 
 ANSWER = InferResponse("m", "1", ())
 
 
-class Engine:
+class Engine(FakeEngine):
     """Stands for a Triton whose model dies of every request with the parameter `poison`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.error: AdapterError | None = None
         self.away = False
         self.dead = False
         self.failed = 0
         self.ran: list[str] = []
 
-    async def models(self) -> Sequence[ModelVersion]:
-        return []
-
     async def metadata(self, name: str, version: str = "") -> ModelMetadata:
         if self.away:
             raise EngineUnavailable("away")
-        return ModelMetadata(name, "1", ("1",), "python", "python", 0, (), ())
+        return model(name=name)
 
     async def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
         self.ran.append(request.id)
@@ -66,24 +64,8 @@ class Engine:
     async def statistics(self, name: str = "", version: str = "") -> Sequence[Mapping[str, Any]]:
         return [{"inference_stats": {"fail": {"count": self.failed}}}]
 
-    async def config(self, name: str, version: str = "") -> Mapping[str, Any]:
-        return {}
-
-    async def repository_index(self) -> Sequence[Mapping[str, str]]:
-        return []
-
-    async def load(self, name: str) -> None: ...
-
-    async def unload(self, name: str, *, dependents: bool) -> None: ...
-
     def revive(self) -> None:
         self.dead, self.failed = False, 0
-
-    def forget(self) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass
 
 
 class Delivery:
