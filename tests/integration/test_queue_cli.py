@@ -63,4 +63,4 @@ def test_an_operator_sees_requeues_and_purges(site: Site) -> None:
     assert "MIAAS_JOBS" in plain.stdout
     site.nats.kill()
     away = subprocess.run([*PROGRAM, "queue", "status"], env=site.env, capture_output=True, text=True)
-    assert (away.returncode, away.stderr.strip()) == (1, f"NATS cannot be reached at {site.nats_url}")
+    assert (away.returncode, away.stderr.strip()) == (1, "NATS cannot be reached")
