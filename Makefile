@@ -36,11 +36,11 @@ bench: $(VENV)/.bench $(VENV)-kserve/.installed $(VENV)-mlserver/.installed
 	@$(BIN)/python -m bench $(ARGS)
 
 # Has a request become dearer? At most 90 seconds.
-bench-guard: $(VENV)/.bench
+bench-guard: $(VENV)/.installed
 	@$(BIN)/python -m bench.guard $(ARGS)
 
 # A thousand clients without a pause for a minute; ten thousand requests of clients that hang up.
-overload hangups: $(VENV)/.bench
+overload hangups: $(VENV)/.installed
 	@$(BIN)/python -m bench.$@ $(ARGS)
 
 lint: $(VENV)/.installed
