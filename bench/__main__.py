@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import jobs, machine, plots, report, wrk
+from bench import jobs, machine, report, wrk
 from bench.check import check
 from bench.live import Screen
 from bench.loads import LOADS, Oracle
@@ -42,10 +42,8 @@ def main() -> None:
     except BenchError as error:
         sys.exit(f"bench: {error}")
     run.save(path)
-    images = RESULTS / name if options.quick else ROOT / "docs" / "performance"
-    page = RESULTS / f"{name}.md" if options.quick else ROOT / "docs" / "performance.md"
-    plots.write(run, images)
-    page.write_text(report.page(run, images.relative_to(page.parent)))
+    page = report.page_of(run)
+    report.write(run, page)
     print(f"results: {path}\npage: {page}")
 
 

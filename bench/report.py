@@ -10,7 +10,7 @@ from statistics import median
 
 from bench import plots
 from bench.goals import GOALS, JOBS_GOAL, OURS
-from bench.results import Run
+from bench.results import RESULTS, Run
 from bench.summary import Figure, compared, connection_counts, draws, figure
 
 _PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -26,7 +26,7 @@ the generator.{quick}
 The adapter does all its work here: it asks for API keys, keeps its metrics, validates every number. Its settings are
 the defaults. Servers take turns at every point, each time in another order and with fresh connections, so that a
 machine that drifts drifts for all of them: compare ratios rather than figures of different runs. Everything runs on
-the same cores, the generator too. A figure is the median of {draws} draws, and in parentheses stand the quartiles. CPU
+the same cores, the generator too. A figure is the median of {draws} draws, and in parentheses stand {spread}. CPU
 is what the server's processes used in user and kernel mode while the generator ran, for each request that was
 answered in that time. Latency is the generator's, which waits for one answer on a connection before it asks again.
 """
@@ -37,8 +37,9 @@ _LOADS = {"iris": "One row of iris", "iris64": "64 rows of iris", "img": "A pict
 def page(run: Run, images: Path) -> str:
     """The page, in Markdown; its pictures lie in `images`, as seen from the page."""
     count = max((draw.number for draw in run.draws), default=0) + 1
+    spread = "the quartiles" if count >= 4 else "the lowest and the highest"
     quick = " **This page shows a quick run.**" if run.quick else ""
-    parts = [_HEAD.format(name=run.name, quick=quick, draws=count)]
+    parts = [_HEAD.format(name=run.name, quick=quick, draws=count, spread=spread)]
     parts += ["## Where and when\n", _machine(run)]
     parts += ["## Who\n", _servers(run)]
     parts += ["## Goals\n", _goals(run)]
@@ -173,7 +174,18 @@ def _verdict(met: bool) -> str:
     return "met" if met else "**not met**"
 
 
+def write(run: Run, target: Path) -> None:
+    """Write the page to `target`, and its pictures into the folder of the same name beside it."""
+    images = target.with_suffix("")
+    plots.write(run, images)
+    target.write_text(page(run, Path(images.name)))
+
+
+def page_of(run: Run) -> Path:
+    """Where a run's page belongs: that of a quick run beside its results."""
+    return RESULTS / f"{run.name}.md" if run.quick else _PAGE
+
+
 if __name__ == "__main__":
     stored = Run.load(Path(sys.argv[1]))
-    plots.write(stored, _PAGE.with_suffix(""))
-    _PAGE.write_text(page(stored, Path(_PAGE.stem)))
+    write(stored, page_of(stored))
