@@ -18,7 +18,7 @@ import uvicorn
 import uvloop
 
 from adapter.app import Services, create_app
-from adapter.protocol import HttpProtocol
+from adapter.protocol import limits
 from adapter.settings import Settings
 from adapter.sockets import BACKLOG, listen
 from adapter.standalone.state import run_prefix
@@ -53,9 +53,9 @@ async def adapter_here(
     """The adapter as `serve` runs it, but in this loop, where its tasks can be counted; gives its URL."""
     services = Services(settings)
     assert isinstance(services.engine, TritonEngine)
-    config = uvicorn.Config(
-        create_app(settings, services), http=HttpProtocol, ws="none", log_config=None, access_log=False
-    )
+    http = limits(settings.header_timeout_s, settings.max_connections)
+    app = create_app(settings, services)
+    config = uvicorn.Config(app, http=http, ws="none", log_config=None, access_log=False)
     server = uvicorn.Server(config)
     with listen(_HOST, 0, "") as listening:
         listening.listen(BACKLOG)
@@ -184,6 +184,7 @@ def main() -> None:
             triton_grpc_url=site.facts["triton_grpc"],
             nats_url=site.facts["nats_url"],
             state_dir=Path(folder) / "state",
+            rate_limit_per_minute=10**9,
         )
         key = site.facts["api_key"]
         found = uvloop.run(hang_up(settings, key, options.requests, options.connections, options.seed))

@@ -23,8 +23,8 @@ The adapter beside its peers, all on the same Triton in one interleaved run: `ma
 takes about half an hour; `make bench ARGS=--quick` takes five minutes and leaves this page alone. Debian's `wrk` is
 the generator.{quick}
 
-The adapter does all its work here: it asks for API keys, keeps its metrics, validates every number. Its settings are
-the defaults. Servers take turns at every point, each time in another order and with fresh connections, so that a
+The adapter does all its work here: it asks for API keys, counts for its rate limit, keeps its metrics, validates
+every number. Its settings are the defaults, but that the limit is never reached. Servers take turns at every point, each time in another order and with fresh connections, so that a
 machine that drifts drifts for all of them: compare ratios rather than figures of different runs. Everything runs on
 the same cores, the generator too. A figure is the median of {draws} draws, and in parentheses stand {spread}. CPU
 is what the server's processes used in user and kernel mode while the generator ran, for each request that was

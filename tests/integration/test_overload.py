@@ -34,7 +34,10 @@ def test_a_crowd_is_served_or_told_to_come_back(own: Up) -> None:
 
 def test_clients_that_hang_up_leave_nothing_behind(own: Up) -> None:
     settings = Settings(
-        triton_grpc_url=own.facts["triton_grpc"], nats_url=own.facts["nats_url"], state_dir=own.state_dir
+        triton_grpc_url=own.facts["triton_grpc"],
+        nats_url=own.facts["nats_url"],
+        state_dir=own.state_dir,
+        rate_limit_per_minute=10**9,
     )
     found = uvloop.run(hang_up(settings, own.facts["api_key"], REQUESTS, 64))
     assert found.left == {}
