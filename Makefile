@@ -8,7 +8,7 @@ FIND = for p in $(1); do $$p -c 'import sys, ensurepip; print(sys.executable)' 2
 PYTHON ?= $(shell $(call FIND,python3.12 python3.11))
 PYTHON_NUMPY2 ?= $(shell $(call FIND,python3.13 $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
-.PHONY: up test test-numpy2 fuzz bench bench-guard overload hangups lint audit format docs lock clean
+.PHONY: up test test-numpy2 fuzz bench bench-guard overload hangups flame lint audit format docs lock clean
 
 up: $(VENV)/.installed $(IMAGENET)
 	@$(BIN)/miaas-adapter up $(ARGS)
@@ -39,8 +39,8 @@ bench: $(VENV)/.bench $(VENV)-kserve/.installed $(VENV)-mlserver/.installed
 bench-guard: $(VENV)/.installed
 	@$(BIN)/python -m bench.guard $(ARGS)
 
-# A thousand clients without a pause for a minute; ten thousand requests of clients that hang up.
-overload hangups: $(VENV)/.installed
+# A thousand clients without a pause for a minute; ten thousand requests of clients that hang up; flame graphs.
+overload hangups flame: $(VENV)/.bench
 	@$(BIN)/python -m bench.$@ $(ARGS)
 
 lint: $(VENV)/.installed

@@ -74,7 +74,11 @@ def _measure(run: Run, plan: Plan, site: Site, kserve: Path, mlserver: Path) -> 
                     count = plan.checks_of[load.name]
                     run.checked[f"{server.key} {load.name}"] = check(server, load, oracle, count, 64)
         bodies = _write_bodies(site.folder)
+        shown = -1
         for number, point, server in steps:
+            if number > shown:
+                shown = number
+                screen.say(f"draw {number + 1}/{plan.draws}")
             name = point.load.name
             screen.step(f"draw {number + 1}/{plan.draws}: {name} ×{point.connections} {server.key}", name)
             body = bodies[name, server.v2]
