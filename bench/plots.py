@@ -4,13 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
 from bench.results import Run
 from bench.summary import Figure, connection_counts, figure
-
-matplotlib.use("Agg")
-from matplotlib import pyplot
 
 _COLOURS = {
     "adapter": "#0b6e4f",
@@ -116,6 +111,9 @@ _CHARTS = (
 
 def write(run: Run, folder: Path) -> None:
     """Write every picture as a PNG into `folder`."""
+    import matplotlib  # whoever only reads the page needs none
+
+    matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context(_STYLE):
         for chart in _CHARTS:
@@ -129,6 +127,8 @@ def files(run: Run) -> list[tuple[str, str]]:
 
 def _draw(run: Run, chart: _Chart, path: Path) -> None:
     """One panel of bars for each number of connections."""
+    from matplotlib import pyplot
+
     counts = connection_counts(run, chart.load)
     # Bare ASGI asks no Triton: beside it all others would be as small as each other.
     servers = [server for server in run.servers if server != "bare" or chart.file == "iris-cpu"]
@@ -186,10 +186,12 @@ def _bar(run: Run, chart: _Chart, axis: Any, row: int, server: str, connections:
 
 
 def _dress(axis: Any, title: str) -> None:
+    from matplotlib import ticker
+
     axis.set_title(title, pad=8, color=_QUIET)
     axis.set_xlim(0, axis.get_xlim()[1] * 1.22)
-    axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
-    axis.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.xaxis.set_major_locator(ticker.MaxNLocator(4))
+    axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.6g}"))
     axis.tick_params(length=0)
     axis.grid(axis="x", color=_LINE, zorder=0)
     for side in ("top", "right", "bottom"):
