@@ -8,7 +8,7 @@ FIND = for p in $(1); do $$p -c 'import sys, ensurepip; print(sys.executable)' 2
 PYTHON ?= $(shell $(call FIND,python3.12 python3.11))
 PYTHON_NUMPY2 ?= $(shell $(call FIND,python3.13 $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
-.PHONY: up test test-numpy2 fuzz soak bench-async lint audit format docs lock clean
+.PHONY: up test test-numpy2 fuzz soak bench bench-async bench-guard overload hangups flame lint audit format docs lock clean
 
 up: $(VENV)/.installed $(IMAGENET)
 	@$(BIN)/miaas-adapter up $(ARGS)
@@ -39,6 +39,18 @@ soak: $(VENV)/.installed
 bench-async: $(VENV)/.installed
 	$(BIN)/python -m bench.async_queue $(ARGS)
 
+# The adapter beside its peers, half an hour; ARGS=--quick takes five minutes. wrk makes the load.
+bench: $(VENV)/.bench $(VENV)-kserve/.installed $(VENV)-mlserver/.installed
+	@$(BIN)/python -m bench $(ARGS)
+
+# Has a request become dearer? At most 90 seconds.
+bench-guard: $(VENV)/.installed
+	@$(BIN)/python -m bench.guard $(ARGS)
+
+# A thousand clients without a pause for a minute; ten thousand requests of clients that hang up; flame graphs.
+overload hangups flame: $(VENV)/.bench
+	@$(BIN)/python -m bench.$@ $(ARGS)
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -63,12 +75,16 @@ lock: $(VENV)/.installed
 	  --no-header pyproject.toml -o constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-numpy2 $(VENV)-kserve $(IMAGENET)
+	rm -rf $(VENV) $(VENV)-numpy2 $(VENV)-kserve $(VENV)-mlserver $(IMAGENET)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 with its venv module is needed (Debian: python3-venv)"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[standalone,models,test,dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[standalone,bench]'
 	@touch $@
 
 $(VENV)-numpy2/.installed: pyproject.toml constraints.txt
@@ -83,4 +99,10 @@ $(IMAGENET): $(VENV)/.installed scripts/build_imagenet.py
 $(VENV)-kserve/.installed: tests/clients/kserve.txt
 	$(PYTHON) -m venv --clear $(VENV)-kserve
 	$(VENV)-kserve/bin/python -m pip install -q --disable-pip-version-check -r tests/clients/kserve.txt
+	@touch $@
+
+# So does MLServer, whose copy of the protocol's messages cannot live beside Triton's client.
+$(VENV)-mlserver/.installed: bench/peers/mlserver.txt
+	$(PYTHON) -m venv --clear $(VENV)-mlserver
+	$(VENV)-mlserver/bin/python -m pip install -q --disable-pip-version-check -r bench/peers/mlserver.txt
 	@touch $@

@@ -111,6 +111,11 @@ class TritonEngine:
         """See `Engine.unregister_region`."""
         await self._transport.memory(kind, "Unregister", name=name)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no request waits to be joined with others, and no joined one is in flight."""
+        return self._batcher.idle
+
     def forget(self) -> None:
         """See `Engine.forget`."""
         self._registry.forget()
