@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js import JetStreamContext, api
 
-from adapter.jobs.messages import JOBS_STREAM
+from adapter.jobs.streams import JOBS
 from bench.client import Connection, post
 from bench.loads import IRIS
 from bench.processes import BenchError
@@ -51,7 +51,7 @@ async def _adapter(site: Site, jobs: int) -> float:
         started = time.perf_counter()
         async with asyncio.timeout(_PATIENCE_S):
             await asyncio.gather(*(submit() for _ in range(_PUBLISHERS)))
-            while (await client.jetstream().stream_info(JOBS_STREAM)).state.messages:  # noqa: ASYNC110
+            while (await client.jetstream().stream_info(JOBS)).state.messages:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         return jobs / (time.perf_counter() - started)
     finally:

@@ -66,9 +66,21 @@ def session_options(config: dict[str, Any]) -> onnxruntime.SessionOptions:
 
 def providers(kind: str, device_id: str) -> list[str | tuple[str, dict[str, str]]]:
     """CUDA first on a GPU instance, where this onnxruntime has it."""
-    if kind == "GPU" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        return [("CUDAExecutionProvider", {"device_id": device_id}), "CPUExecutionProvider"]
-    return ["CPUExecutionProvider"]
+    if kind != "GPU":
+        return ["CPUExecutionProvider"]
+    # CUDA's libraries, where they come in wheels, lie where no linker looks for them.
+    onnxruntime.preload_dlls()
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return ["CPUExecutionProvider"]
+    return [("CUDAExecutionProvider", {"device_id": device_id}), "CPUExecutionProvider"]
+
+
+def report_place(instance: str, kind: str, used: list[str]) -> None:
+    """Say in Triton's log where an instance of a GPU runs: ONNX Runtime takes the CPU without an error."""
+    if "CUDAExecutionProvider" in used:
+        pb_utils.Logger.log_info(f"{instance} runs on the GPU")
+    elif kind == "GPU":
+        pb_utils.Logger.log_warn(f"{instance} is a GPU instance, but runs on the CPU")
 
 
 def datatype(tensor: Any) -> str:
@@ -140,11 +152,11 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         config = json.loads(args["model_config"])
         self.batching = config["max_batch_size"] > 0
+        kind = args["model_instance_kind"]
         self.session = onnxruntime.InferenceSession(
-            model_path(config),
-            session_options(config),
-            providers(args["model_instance_kind"], args["model_instance_device_id"]),
+            model_path(config), session_options(config), providers(kind, args["model_instance_device_id"])
         )
+        report_place(args["model_instance_name"], kind, self.session.get_providers())
         # Initializers that are inputs too may be overridden: Triton's optional inputs.
         inputs = [*self.session.get_inputs(), *self.session.get_overridable_initializers()]
         self.scalars = {tensor.name for tensor in inputs if not tensor.shape}
