@@ -8,7 +8,8 @@ FIND = for p in $(1); do $$p -c 'import sys, ensurepip; print(sys.executable)' 2
 PYTHON ?= $(shell $(call FIND,python3.12 python3.11))
 PYTHON_NUMPY2 ?= $(shell $(call FIND,python3.13 $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
-.PHONY: up test test-numpy2 fuzz soak bench bench-async bench-guard overload hangups flame lint audit format docs lock clean
+.PHONY: up test test-numpy2 fuzz soak bench bench-async bench-guard overload hangups flame lint audit format \
+  docs lock clean
 
 up: $(VENV)/.installed $(IMAGENET)
 	@$(BIN)/miaas-adapter up $(ARGS)

@@ -7,6 +7,7 @@ import uvloop
 
 from adapter.settings import Settings
 from bench.hangups import hang_up
+from bench.loads import write_img_model
 from bench.overload import overload
 from tests.integration.conftest import Up, make_repository, start_up
 
@@ -20,6 +21,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """An `up` with so short a queue that a crowd is refused."""
     folder = tmp_path_factory.mktemp("overload")
     repository = make_repository(folder, "sklearn-iris")
+    write_img_model(repository)
     with start_up(folder, repository, ADAPTER_BATCH_QUEUE="64") as running:
         yield running
 
