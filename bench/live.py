@@ -25,6 +25,8 @@ class Screen:
     def __init__(self, run: Run, steps: int) -> None:
         self._run = run
         self._console = Console()
+        if not self._console.is_terminal:
+            self._console = Console(width=110)
         columns = (TextColumn("{task.description:<44}"), BarColumn(None), MofNCompleteColumn())
         self._progress = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console)
         self._task = self._progress.add_task("starting the servers", total=steps)
@@ -67,17 +69,8 @@ class Screen:
 
     def _table(self, load: str) -> Table:
         table = Table(title=f"{load}: {self._run.loads[load]}", title_justify="left", header_style="bold")
-        table.add_column("server")
-        for name in (
-            "connections",
-            "requests/s",
-            "p50 ms",
-            "p90 ms",
-            "p99 ms",
-            "CPU µs",
-            "Triton µs",
-            "errors",
-        ):
+        table.add_column("server", no_wrap=True)
+        for name in ("conn.", "req/s", "p50 ms", "p90 ms", "p99 ms", "CPU µs", "Triton µs", "errors"):
             table.add_column(name, justify="right")
         for connections in connection_counts(self._run, load):
             for server in self._run.servers:
