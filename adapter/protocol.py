@@ -6,6 +6,7 @@ holds so many connections. What is refused is answered in the form of the path's
 """
 
 import asyncio
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from adapter.contracts.errors import error_body
 
+_UPGRADE = re.compile(rb"(\r\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
 _log = structlog.get_logger()
 
 MOST_HEADER_BYTES = 32 << 10
@@ -57,7 +59,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._bytes += len(data)
-        super().data_received(data)
+        super().data_received(_without_upgrade(data) if self._in_headers else data)
         if self._in_headers and self._bytes > MOST_HEADER_BYTES and self.parser is not None:
             self._refuse_headers()
         elif self._in_message and self._timer is None:
@@ -149,6 +151,18 @@ class HttpProtocol(HttpToolsProtocol):
     def _stop(timer: asyncio.TimerHandle | None) -> None:
         if timer is not None:
             timer.cancel()
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Headers with the offer of another protocol taken out, as RFC 9110, section 7.8, allows.
+
+    Java's client and `curl --http2` offer HTTP/2 with every request, and the parser would take the body that
+    follows for that protocol's.
+    """
+    if b"pgrade" not in data and b"PGRADE" not in data:
+        return data
+    head, end, body = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(rb"\1X-Upgrade", head) + end + body
 
 
 def limits(header_timeout_s: float, max_connections: int) -> type[HttpProtocol]:

@@ -159,6 +159,17 @@ class Settings(BaseSettings):
             raise ValueError(f"holds an algorithm that is none of {', '.join(sorted(known))}")
         return value
 
+    @field_validator("nats_url")
+    @classmethod
+    def _addresses(cls, urls: str) -> str:
+        for url in urls.split(","):
+            parts = urlsplit(url.strip() if "//" in url else f"nats://{url.strip()}")
+            if parts.scheme not in ("nats", "tls") or not parts.hostname or (parts.port or 1) < 1:
+                raise ValueError(
+                    "expected nats://host:port or tls://host:port, or several, with commas between"
+                )
+        return urls
+
     @model_validator(mode="after")
     def _pairs(self) -> Self:
         for one, other in _TOGETHER:

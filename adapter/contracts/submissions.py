@@ -19,6 +19,14 @@ LONGEST_WAIT_S = 60
 """A longer wait than this is cut to it."""
 LONGEST_TIMEOUT_S = 7 * 86_400
 
+_KINDS = {int: "an integer", bool: "a boolean", str: "a string"}
+_RESERVED: dict[str, tuple[type, ...]] = {
+    "timeout": (int,),
+    "sequence_id": (int, str),
+    "sequence_start": (bool,),
+    "sequence_end": (bool,),
+}
+"""Parameters that mean something to Triton itself, and what they may hold."""
 _FIELDS = {"model_id", "input_data", "parameters"}
 _KEY = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,254}\Z")
 _WAIT = re.compile(r"wait\s*=\s*\"?(\d{1,9})\"?\Z", re.IGNORECASE)
@@ -98,6 +106,10 @@ def _checked_parameters(given: Any) -> dict[str, Parameter]:
             raise InvalidInput(f"parameters.{name[:64]}: expected a 64-bit integer, got {describe(value)}")
         if name.startswith("triton_"):
             raise InvalidInput(f"parameters.{name[:64]}: names that begin with triton_ are Triton's own")
+        wanted = _RESERVED.get(name)
+        if wanted and type(value) not in wanted:
+            kinds = " or ".join(_KINDS[kind] for kind in wanted)
+            raise InvalidInput(f"parameters.{name}: expected {kinds}, got {describe(value)}")
     timeout_s = given.get("timeout_s", 1)
     if type(timeout_s) not in (int, float) or not 0 < timeout_s <= LONGEST_TIMEOUT_S:
         expected = "seconds, more than 0 and at most 604800"

@@ -6,13 +6,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from adapter.core.errors import DeadlineExceeded, EngineUnavailable, ModelNotFound
+from adapter.core.errors import (
+    DeadlineExceeded,
+    EngineUnavailable,
+    InvalidInput,
+    ModelNotFound,
+    ModelNotReady,
+)
 from adapter.core.metrics import Metrics
 from adapter.core.ports import Engine
 from adapter.core.rows import join_answers, split
 from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion, RegionKind
 
-_NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,128}\Z")
+MODEL_NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,128}\Z")
 _VERSION = re.compile(r"[0-9]{1,18}\Z")
 _PARTS_AT_ONCE = 16
 """Parts of one request in the engine at a time: they keep it busy, and leave it open for others."""
@@ -103,14 +109,19 @@ class DataPlane:
                     # The engine has it, and lets go of it before the answer comes.
                     del request
                     return await call
-                return join_answers(await self._infer_parts(split(request, most), timeout_s))
-            except (ModelNotFound, EngineUnavailable):
-                # What we believe of the repository is out of date.
+                return join_answers(await self._infer_parts(split(request, most), most, timeout_s))
+            except ModelNotFound as error:
+                # It was there a moment ago. Whether it is gone for good, the next look-up tells.
+                self._engine.forget()
+                raise ModelNotReady(f"Model {metadata.name} is not ready: {error.message}") from error
+            except EngineUnavailable:
                 self._engine.forget()
                 raise
 
-    async def _infer_parts(self, parts: Iterator[InferRequest], timeout_s: float) -> list[InferResponse]:
-        """Run the parts side by side, all within `timeout_s`; the first failure ends them all."""
+    async def _infer_parts(
+        self, parts: Iterator[InferRequest], most: int, timeout_s: float
+    ) -> list[InferResponse]:
+        """Run the parts, of `most` rows, side by side within `timeout_s`; the first failure ends them all."""
         deadline = time.monotonic() + timeout_s
         waiting = enumerate(parts)
         answers: dict[int, InferResponse] = {}
@@ -120,7 +131,12 @@ class DataPlane:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise DeadlineExceeded("not every part of the batch was done in time")
-                answers[i] = await self._engine.infer(part, left)
+                try:
+                    answers[i] = await self._engine.infer(part, left)
+                except InvalidInput as error:
+                    # The model counts the rows of its part alone.
+                    start = f"counted from row {i * most}: " if i else ""
+                    raise InvalidInput(start + error.message, error.details) from error
 
         tasks = [asyncio.create_task(work()) for _ in range(_PARTS_AT_ONCE)]
         try:
@@ -133,5 +149,5 @@ class DataPlane:
 
 def _check_name(name: str) -> None:
     """Raise ModelNotFound for a name that no model may have."""
-    if not _NAME.match(name):
+    if not MODEL_NAME.match(name):
         raise ModelNotFound(f"Model not found: {name[:128]}")

@@ -21,6 +21,7 @@ from adapter.standalone.certificates import Certificates, issue
 from adapter.standalone.child import Child
 from adapter.standalone.errors import StartError
 from adapter.standalone.network import LOOPBACK, hold_port, http_url, port_of, reachable
+from adapter.standalone.repository import NO_NAME, link_all
 from adapter.standalone.state import run_prefix
 
 FRONT_GRACE_S = 4.5
@@ -144,12 +145,14 @@ def build(site: Site, report: Callable[[str], None], changed: Callable[[], None]
         ports=[site.nats_port],
     )
 
+    for name in link_all(site.repository, run_dir / "models"):
+        report(f"model folder {name!r} left out: {NO_NAME}")
     backends = wheels.build_backends(site.wheels, run_dir / "backends")
     python_bin = wheels.build_environment(run_dir / "python")
     ports = site.triton_ports
     tritonserver = Child(
         "triton",
-        triton.command(site.wheels, site.repository, backends, ports, site.run, site.tls),
+        triton.command(site.wheels, run_dir / "models", backends, ports, site.run, site.tls),
         triton.environment(site.wheels, python_bin, environment),
         logs / "triton.log",
         report,
@@ -160,12 +163,11 @@ def build(site: Site, report: Callable[[str], None], changed: Callable[[], None]
     )
 
     ours = {**environment, **_settings_of_ours(site)}
-    if site.workers > 1:
-        ours["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+    # API and worker are several processes; whichever is asked for its metrics answers for all.
+    ours["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
 
     def forget(pid: int) -> None:
-        if site.workers > 1:
-            mark_process_dead(pid, str(metrics))  # type: ignore[no-untyped-call]
+        mark_process_dead(pid, str(metrics))  # type: ignore[no-untyped-call]
 
     program = [sys.executable, "-P", "-m", "adapter"]
     worker = Child("worker", [*program, "worker"], ours, logs / "worker.log", report, changed, forget)

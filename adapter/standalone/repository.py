@@ -7,18 +7,23 @@ a model is loaded anew.
 """
 
 import asyncio
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from adapter.core.dataplane import MODEL_NAME
 from adapter.core.errors import AdapterError, EngineUnavailable
 from adapter.triton.transport import GrpcTransport
 
 PERIOD_S = 1.0
 LONGEST_REST_S = 30.0
 STEADY_AFTER_S = 60.0
+
+NO_NAME = "its name must be of letters, digits, '.', '_' and '-'"
 
 Signature = frozenset[tuple[str, int, int]]
 """A model folder's files: path, size, time of change in nanoseconds."""
@@ -30,16 +35,19 @@ class RepositoryWatcher:
     def __init__(
         self,
         repository: Path,
+        links: Path,
         connect: Callable[[], GrpcTransport],
         server_pid: Callable[[], int | None],
         report: Callable[[str], None],
     ) -> None:
         self._repository = repository
+        self._links = links
         self._connect = connect
         self._server_pid = server_pid
         self._report = report
         # What Triton is taken to have loaded: it loads all there is when it starts.
         self._loaded = scan(repository)
+        self._following: dict[str, asyncio.Task[None]] = {}
         self._stubs: Counter[str] = Counter()
         self._buried: set[int] = set()
         self._dead: set[str] = set()
@@ -56,28 +64,46 @@ class RepositoryWatcher:
         try:
             while True:
                 await asyncio.sleep(PERIOD_S)
-                now = await asyncio.to_thread(scan, self._repository)
-                for name in sorted(now.keys() | self._loaded.keys()):
+                try:
+                    now = await asyncio.to_thread(scan, self._repository)
+                except OSError as error:
+                    if before:
+                        self._report(f"the model repository cannot be read: {error.strerror}")
+                    before = {}
+                    continue
+                for name in sorted((now.keys() | self._loaded.keys()) - self._following.keys()):
                     # Files that still change are being copied.
                     if now.get(name) == before.get(name) != self._loaded.get(name):
-                        await self._follow(transport, name, now.get(name))
+                        # A model that takes its time must not hold up the others.
+                        task = asyncio.create_task(self._follow(transport, name, now.get(name)))
+                        self._following[name] = task
+                        task.add_done_callback(partial(self._followed, name))
                 before = now
                 await self._revive_dead(transport)
         finally:
+            for task in list(self._following.values()):
+                task.cancel()
             await transport.close()
+
+    def _followed(self, name: str, _: asyncio.Task[None]) -> None:
+        del self._following[name]
 
     async def _follow(self, transport: GrpcTransport, name: str, signature: Signature | None) -> None:
         try:
             if signature is None:
+                unlink(self._links, name)
                 await transport.unload_model(name)
                 self._report(f"model {name} unloaded: its folder is gone")
-            else:
+            elif link(self._repository, self._links, name):
                 await transport.load_model(name)
                 self._report(f"model {name} loaded: its files changed")
+            else:
+                self._report(f"model folder {name!r} left out: {NO_NAME}")
+        except EngineUnavailable:
+            return  # it loads what is there when it is back
         except AdapterError as error:
-            if isinstance(error, EngineUnavailable):
-                return  # it loads what is there when it is back
-            self._report(f"model {name} failed to load: {error.message.splitlines()[0]}")
+            what = "unload" if signature is None else "load"
+            self._report(f"model {name} failed to {what}: {error.message.partition(chr(10))[0]}")
         if signature is None:
             self._loaded.pop(name, None)
         else:
@@ -111,22 +137,49 @@ class RepositoryWatcher:
             await transport.load_model(name)
 
 
+def link_all(repository: Path, links: Path) -> list[str]:
+    """Link the repository's models into the new folder `links`; returns the folders that are left out.
+
+    Triton is shown that folder: its Python backend cannot take a path with a blank in it, and a model whose
+    name nobody could use need not be loaded.
+    """
+    links.mkdir()
+    return [name for name in sorted(scan(repository)) if not link(repository, links, name)]
+
+
+def link(repository: Path, links: Path, name: str) -> bool:
+    """Show one model to Triton; False when its name is none that a model may have."""
+    if not MODEL_NAME.match(name):
+        return False
+    with suppress(FileExistsError):
+        (links / name).symlink_to(repository / name)
+    return True
+
+
+def unlink(links: Path, name: str) -> None:
+    """Hide one model from Triton."""
+    (links / name).unlink(missing_ok=True)
+
+
 def scan(repository: Path) -> dict[str, Signature]:
-    """The model folders and what is in them; hidden files and Python's caches do not count."""
-    return {
-        folder.name: frozenset(_files(folder))
-        for folder in repository.iterdir()
-        if folder.is_dir() and not folder.name.startswith(".")
-    }
+    """The model folders and what is in them; hidden files and Python's caches do not count.
+
+    Raises OSError when the repository cannot be read; what goes away meanwhile is passed over.
+    """
+    with os.scandir(repository) as entries:
+        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    return {name: frozenset(_files(repository / name)) for name in names}
 
 
 def _files(folder: Path) -> Iterator[tuple[str, int, int]]:
-    for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(folder).parts)
-        with suppress(FileNotFoundError):
-            if not hidden and path.is_file():
-                status = path.stat()
-                yield str(path.relative_to(folder)), status.st_size, status.st_mtime_ns
+    for root, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "__pycache__"]
+        for name in files:
+            path = Path(root, name)
+            with suppress(OSError):
+                if not name.startswith("."):
+                    status = path.stat()
+                    yield str(path.relative_to(folder)), status.st_size, status.st_mtime_ns
 
 
 def stubs(server_pid: int) -> tuple[Counter[str], set[int]]:

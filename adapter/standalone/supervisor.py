@@ -40,6 +40,10 @@ def up(settings: Settings, repository: Path, workers: int, tls: bool, console: C
     """
     if not repository.is_dir():
         raise StartError(f"the model repository {repository} is not a directory")
+    if " " in str(settings.state_dir):
+        raise StartError(
+            f"the state directory {settings.state_dir!s} holds a blank, which Triton cannot take"
+        )
     with locked(settings.state_dir):
         # What a killed `up` left, if its reaper was killed too or is not done yet; it may hold the port.
         reaper.sweep(run_prefix(settings.state_dir))
@@ -95,7 +99,11 @@ class _Supervisor:
         began = time.monotonic()
         site, server = self._site, self._children.triton
         watcher = RepositoryWatcher(
-            site.repository, self._connect_to_triton, lambda: server.pid, self._display.warn
+            site.repository,
+            site.settings.state_dir / "run" / "models",
+            self._connect_to_triton,
+            lambda: server.pid,
+            self._display.warn,
         )
         for child in self._children.back:
             child.start()
@@ -126,8 +134,13 @@ class _Supervisor:
         with self._display.loading(len(models)) as show, self._children.triton.log.open("rb") as file:
             file.seek(0, os.SEEK_END)  # the child, just created, has not written yet
             serving = False
+            patience = time.monotonic() + IMPATIENT_AFTER_S
             while not serving:
                 await asyncio.sleep(0.1)
+                if time.monotonic() > patience:
+                    patience += IMPATIENT_AFTER_S
+                    missing = sorted(set(models) - log.loaded - log.failed.keys())
+                    self._display.warn(f"still loading {', '.join(missing)}; logs: {self._logs}")
                 serving = await http_status(LOOPBACK, self._site.triton_ports.http, "/v2/health/live") == 200
                 log.read(file.read().decode(errors="replace"))
                 show(log)

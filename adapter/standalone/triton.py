@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapter.core.dataplane import MODEL_NAME
 from adapter.standalone.certificates import Certificates
 from adapter.standalone.network import LOOPBACK
 from adapter.standalone.wheels import Wheels
@@ -67,8 +68,12 @@ def environment(wheels: Wheels, python_bin: Path, inherited: Mapping[str, str]) 
 
 
 def model_folders(repository: Path) -> list[str]:
-    """The names of the models in `repository`, hidden folders left out."""
-    return sorted(path.name for path in repository.iterdir() if path.is_dir() and path.name[0] != ".")
+    """The names of the models in `repository`; folders whose name no model may have are left out."""
+    return sorted(
+        path.name
+        for path in repository.iterdir()
+        if path.is_dir() and path.name[0] != "." and MODEL_NAME.match(path.name)
+    )
 
 
 class LoadLog:

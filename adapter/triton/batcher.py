@@ -11,9 +11,19 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from adapter.core.errors import AdapterError, DeadlineExceeded, EngineUnavailable, Unavailable
+import structlog
+
+from adapter.core.errors import (
+    AdapterError,
+    DeadlineExceeded,
+    EngineUnavailable,
+    InferenceFailed,
+    Unavailable,
+)
 from adapter.core.rows import cut_answer, join_inputs
 from adapter.core.types import InferRequest, InferResponse
+
+_log = structlog.get_logger()
 
 Send = Callable[[InferRequest, float], Awaitable[InferResponse]]
 """Runs one request: see `Engine.infer`."""
@@ -128,6 +138,11 @@ class Batcher:
                 return
             for waiting in batch:
                 _settle(waiting.answer, error)
+            return
+        except Exception:
+            _log.exception("batch failed", model=batch[0].request.model_name)
+            for waiting in batch:
+                _settle(waiting.answer, InferenceFailed("an internal error; the server's log has more"))
             return
         for waiting, answer in zip(batch, answers, strict=True):
             _settle(waiting.answer, replace(answer, id=waiting.request.id))

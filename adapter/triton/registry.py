@@ -16,6 +16,9 @@ from adapter.triton.transport import GrpcTransport
 
 _log = structlog.get_logger()
 
+_RELOAD_S = 3.0
+"""How long a model that is loaded anew may be gone."""
+
 _FRAMEWORKS = {
     "onnxruntime": "onnx",
     "tensorflow": "tensorflow",
@@ -51,6 +54,7 @@ class Registry:
         self._ttl_s = ttl_s
         self._snapshot: _Snapshot | None = None
         self._refresh: asyncio.Task[_Snapshot] | None = None
+        self._last_ready: dict[str, float] = {}
 
     async def models(self) -> Sequence[ModelVersion]:
         """Every model and version, in Triton's order. Raises EngineUnavailable."""
@@ -61,7 +65,7 @@ class Registry:
         snapshot = await self._current()
         task = snapshot.described.get((name, version))
         if task is None:
-            served = _served(snapshot.lines, name, version)
+            served = self._served(snapshot.lines, name, version)
             task = asyncio.create_task(self._describe(name, version or served[-1], served))
             snapshot.described[name, version] = task
         try:
@@ -101,9 +105,22 @@ class Registry:
                 if model.state and model.reason != "unloaded"
             ]
             self._snapshot = _Snapshot(lines, self._ttl_s)
+            now = time.monotonic()
+            self._last_ready = {name: at for name, at in self._last_ready.items() if now - at < _RELOAD_S}
+            self._last_ready |= {line.name: now for line in lines if line.ready}
             return self._snapshot
         finally:
             self._refresh = None
+
+    def _served(self, lines: Sequence[ModelVersion], name: str, version: str) -> Sequence[str]:
+        """See `_served`; a model that was ready a moment ago and is gone may be on its way back."""
+        try:
+            return _served(lines, name, version)
+        except ModelNotFound:
+            gone = not any(line.name == name for line in lines)
+            if gone and time.monotonic() - self._last_ready.get(name, -_RELOAD_S) < _RELOAD_S:
+                raise ModelNotReady(f"Model {name} is not ready: it was unloaded a moment ago") from None
+            raise
 
     async def _describe(self, name: str, version: str, served: Sequence[str]) -> ModelMetadata:
         return _from_config(await self._transport.model_config(name, version), version, tuple(served))
@@ -118,8 +135,9 @@ def _served(lines: Sequence[ModelVersion], name: str, version: str) -> Sequence[
         raise ModelNotFound(f"Model not found: {name} version {version}")
     ready = sorted((line.version for line in lines if line.ready), key=int)
     if not ready or (version and version not in ready):
-        reason = next((line.reason for line in lines if not version or line.version == version), "")
-        raise ModelNotReady(f"Model {name} is not ready{': ' + reason if reason else ''}")
+        failed = any(line.reason for line in lines if not version or line.version == version)
+        why = ": it failed to load, and the server's log says why" if failed else ""
+        raise ModelNotReady(f"Model {name} is not ready{why}")
     return ready
 
 

@@ -23,6 +23,7 @@ from adapter.core.errors import (
 from adapter.core.types import RegionKind
 
 _REQUEST_ID = re.compile(r"^\[request id: [^\]]*\] ")
+_PATH = re.compile(r"(?<![\w.:/])/(?:[\w.+@~-]+/)+[\w.+@~-]*(?::\d+)?")
 _SERVICE = "/inference.GRPCInferenceService/"
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
@@ -69,8 +70,9 @@ class GrpcTransport:
     async def infer(self, request: bytes, timeout_s: float) -> bytes:
         """A serialized `ModelInferRequest` → the serialized `ModelInferResponse`."""
         if len(request) < _LARGE:
-            answer: bytes = await self._call(self._infer, request, timeout_s)
-            return answer
+            with self._translated():
+                answer: bytes = await self._infer(request, timeout=timeout_s)
+                return answer
         with self._translated():
             call = self._infer_large(timeout=timeout_s)
             # A call that ends before all is sent says why in its answer.
@@ -114,8 +116,12 @@ class GrpcTransport:
         await self._call(self._unload, request, _LOAD_TIMEOUT_S)
 
     async def _call(self, method: Any, request: Any, timeout_s: float) -> Any:
-        with self._translated():
-            return await method(request, timeout=timeout_s)
+        """A call that no client waits for with a deadline of its own: late means that Triton is away."""
+        try:
+            with self._translated():
+                return await method(request, timeout=timeout_s)
+        except DeadlineExceeded as error:
+            raise EngineUnavailable("Triton does not answer") from error
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -155,5 +161,9 @@ class GrpcTransport:
 
 
 def _cleaned(message: str) -> str:
-    """Triton's message without its request id and without a Python traceback, which names server paths."""
-    return _REQUEST_ID.sub("", message).partition("\n\nAt:")[0].strip()
+    """Triton's message without its request id, and without what tells of the server's insides.
+
+    A Python traceback goes, and so do the paths of files.
+    """
+    told = _REQUEST_ID.sub("", message).partition("\n\nAt:")[0].strip()
+    return _PATH.sub("…", told)

@@ -131,3 +131,44 @@ def test_up_json_is_private(own: Up) -> None:
     }
     assert own.facts["pids"].keys() == {"supervisor", "api", "worker", "triton", "nats"}
     assert own.facts["pids"]["supervisor"] == [own.process.pid]
+
+
+def test_a_triton_that_pauses_costs_no_job_and_no_worker(own: Up) -> None:
+    own.kill("triton", signal.SIGSTOP)
+    worker = own.pids("worker")
+    job = own.client.post("/inference", json={"model_id": "sklearn-iris", "input_data": IRIS})
+    # Metadata may be known still; if not, the answer says that Triton is away.
+    assert job.status_code in (202, 503), job.text
+    away = answer_with(503, lambda: own.client.get("/health"))
+    assert away.headers["Retry-After"] == "1"
+    own.kill("triton", signal.SIGCONT)
+    eventually(own.ready)
+    if job.status_code == 202:
+        assert own.result(job.json()["request_id"])["status"] == "completed"
+    assert own.pids("worker") == worker
+
+
+def test_the_repository_may_go_away_for_a_moment(own: Up) -> None:
+    away = own.repository.with_name("moved")
+    own.repository.rename(away)
+    eventually(lambda: "the model repository cannot be read" in (own.state_dir.parent / "up.log").read_text())
+    away.rename(own.repository)
+    assert own.predict("sklearn-iris", IRIS).status_code == 200
+    assert own.process.poll() is None
+
+
+def test_folders_that_cannot_be_models_are_left_out(tmp_path: Path) -> None:
+    repository = make_repository(tmp_path, "sklearn-iris")
+    (repository / "my model" / "1").mkdir(parents=True)
+    (repository / "junk" / "1").mkdir(parents=True)
+    (repository / "junk" / "1" / "model.onnx").write_bytes(b"junk")
+    blank = tmp_path / "a folder"
+    repository.rename(blank)
+    with start_up(tmp_path, blank) as own:
+        assert own.predict("sklearn-iris", IRIS).status_code == 200
+        told = (tmp_path / "up.log").read_text()
+        assert "model folder 'my model' left out" in told
+        junk = own.client.get("/v1/models/junk")
+        assert junk.status_code == 503
+        expected = "Model junk is not ready: it failed to load, and the server's log says why"
+        assert junk.json() == {"error": expected}

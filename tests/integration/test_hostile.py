@@ -215,3 +215,22 @@ def test_an_image_that_is_none(up: Up) -> None:
     truncated = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(20)).decode()
     answer = up.predict("imagenet", {"instances": [{"image_bytes": {"b64": truncated}}]})
     assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_an_offer_of_http2_is_passed_over_and_the_body_read(up: Up, parts: int) -> None:
+    body = json.dumps(IRIS)
+    offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    head = POST + offer + f"Content-Length: {len(body)}\r\n\r\n"
+    key = up.facts["api_key"]
+    close = (
+        f"GET /v1/models/sklearn-iris HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-API-Key: {key}\r\n\r\n"
+    )
+    first = body.replace("{", "{{").replace("}", "}}")
+    if parts == 1:
+        answer, _ = send_raw(up.client, head + first, [close.encode()])
+    else:
+        answer, _ = send_raw(up.client, head, [body.encode(), close.encode()])
+    assert answer.startswith("HTTP/1.1 200 ")
+    assert '{"predictions":[[1.0,' in answer
+    assert '"name":"sklearn-iris"' in answer

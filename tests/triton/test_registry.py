@@ -174,7 +174,9 @@ def test_only_what_is_loaded_is_served(transport: FakeTransport) -> None:
     for name, version in (("m", "2"), ("never", ""), ("none", ""), ("broken", "2")):
         with pytest.raises(ModelNotFound, match=f"^Model not found: {name}"):
             described(transport, name, version)
-    with pytest.raises(ModelNotReady, match=r"^Model broken is not ready: the file is bad$"):
+    with pytest.raises(
+        ModelNotReady, match=r"^Model broken is not ready: it failed to load, and the server's log says why$"
+    ):
         described(transport, "broken")
     with pytest.raises(ModelNotReady, match=r"^Model coming is not ready$"):
         described(transport, "coming", "1")
