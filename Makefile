@@ -8,7 +8,8 @@ FIND = for p in $(1); do $$p -c 'import sys, ensurepip; print(sys.executable)' 2
 PYTHON ?= $(shell $(call FIND,python3.12 python3.11))
 PYTHON_NUMPY2 ?= $(shell $(call FIND,python3.13 $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
-.PHONY: up test test-numpy2 fuzz lint format docs lock clean
+.PHONY: up test test-numpy2 fuzz soak bench bench-async bench-guard overload hangups flame lint audit format \
+  docs lock clean
 
 up: $(VENV)/.installed $(IMAGENET)
 	@$(BIN)/miaas-adapter up $(ARGS)
@@ -31,10 +32,35 @@ endif
 fuzz: $(VENV)/.installed
 	PYTHONPATH=. $(BIN)/python tests/fuzz/fuzz_codec.py -max_total_time=60 -max_len=400 -print_final_stats=1
 
+# Everything is killed in turn under load, for half an hour. ARGS='--minutes 10 --jobs 30000' for less.
+soak: $(VENV)/.installed
+	$(BIN)/python -m tests.soak.soak $(ARGS)
+
+# Asynchronous jobs per second, beside what JetStream alone does in the same run.
+bench-async: $(VENV)/.installed
+	$(BIN)/python -m bench.async_queue $(ARGS)
+
+# The adapter beside its peers, half an hour; ARGS=--quick takes five minutes. wrk makes the load.
+bench: $(VENV)/.bench $(VENV)-kserve/.installed $(VENV)-mlserver/.installed
+	@$(BIN)/python -m bench $(ARGS)
+
+# Has a request become dearer? At most 90 seconds.
+bench-guard: $(VENV)/.installed
+	@$(BIN)/python -m bench.guard $(ARGS)
+
+# A thousand clients without a pause for a minute; ten thousand requests of clients that hang up; flame graphs.
+overload hangups flame: $(VENV)/.bench
+	@$(BIN)/python -m bench.$@ $(ARGS)
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# The code by bandit, the locked dependencies by pip-audit.
+audit: $(VENV)/.installed
+	$(BIN)/bandit -q -r adapter
+	$(BIN)/python -m scripts.audit_dependencies
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix
@@ -50,12 +76,16 @@ lock: $(VENV)/.installed
 	  --no-header pyproject.toml -o constraints.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-numpy2 $(VENV)-kserve $(IMAGENET)
+	rm -rf $(VENV) $(VENV)-numpy2 $(VENV)-kserve $(VENV)-mlserver $(IMAGENET)
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 with its venv module is needed (Debian: python3-venv)"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[standalone,models,test,dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[standalone,bench]'
 	@touch $@
 
 $(VENV)-numpy2/.installed: pyproject.toml constraints.txt
@@ -70,4 +100,10 @@ $(IMAGENET): $(VENV)/.installed scripts/build_imagenet.py
 $(VENV)-kserve/.installed: tests/clients/kserve.txt
 	$(PYTHON) -m venv --clear $(VENV)-kserve
 	$(VENV)-kserve/bin/python -m pip install -q --disable-pip-version-check -r tests/clients/kserve.txt
+	@touch $@
+
+# So does MLServer, whose copy of the protocol's messages cannot live beside Triton's client.
+$(VENV)-mlserver/.installed: bench/peers/mlserver.txt
+	$(PYTHON) -m venv --clear $(VENV)-mlserver
+	$(VENV)-mlserver/bin/python -m pip install -q --disable-pip-version-check -r bench/peers/mlserver.txt
 	@touch $@

@@ -3,34 +3,47 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from adapter import __version__
 from adapter.contracts import miaas, miaas_document, v1, v1_document, v2, v2_document
 from adapter.contracts.answers import json_response
-from adapter.contracts.errors import error_body, error_response
+from adapter.contracts.direct import DirectRoutes
+from adapter.contracts.errors import error_body, error_response, unexpected
 from adapter.contracts.gateway import Gateway
 from adapter.contracts.openapi import document
+from adapter.contracts.scopes import ScopeTable
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import AdapterError
 from adapter.core.metrics import Metrics
-from adapter.core.ports import Engine, JobQueue
-from adapter.core.types import Client
+from adapter.core.ports import Authenticator, Engine, JobQueue
 from adapter.jobs.jetstream import JetStreamQueue
+from adapter.nats import NatsConnection
+from adapter.security.authenticator import Credentials
+from adapter.security.browser import PageHeaders
+from adapter.security.counters import Counters
+from adapter.security.issuer import IssuerKeys
 from adapter.security.keys import KeyStore
+from adapter.security.oauth import TokenVerifier
+from adapter.security.peers import Peers
+from adapter.security.proxies import Forwarded, Networks
+from adapter.security.ratelimit import SharedRateLimiter
+from adapter.security.tls import channel_credentials
 from adapter.settings import Settings
 from adapter.triton.client import TritonEngine
 
 _DOCS_FILES = "/docs/files"
+_DOCS_PAGES = frozenset({"/docs", "/docs/oauth2-redirect"})
 _DOCS_PATHS = frozenset(
-    {"/openapi.json", "/docs", "/docs/oauth2-redirect"}
+    {"/openapi.json", *_DOCS_PAGES}
     | {f"{_DOCS_FILES}/{name}" for name in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")}
 )
 
@@ -48,38 +61,61 @@ class _Segment(Convertor[str]):
 
 
 class Services:
-    """What lives as long as the process: the engine, the queue, the keys, the metrics.
+    """What lives as long as the process: the engine, the queue, who may call and how often, the metrics.
 
-    Engine and queue are Triton and JetStream by the settings, unless others are handed in.
+    Engine and queue are Triton and JetStream by the settings, unless others are handed in. Raises TlsError
+    when certificates cannot be used.
     """
 
     def __init__(
         self, settings: Settings, engine: Engine | None = None, queue: JobQueue | None = None
     ) -> None:
         self.metrics = Metrics(CollectorRegistry())
-        self.engine = engine or TritonEngine(settings)
-        self.queue = queue or JetStreamQueue(settings)
+        self.engine = engine or TritonEngine(settings, channel_credentials(settings))
+        # Another queue than JetStream comes without a NATS: then the rate limit is this process's own.
+        self._nats = NatsConnection(settings) if queue is None else None
+        self.queue = queue or JetStreamQueue(settings, cast(NatsConnection, self._nats))
         self.keys = KeyStore(settings.keys_path)
+        issuer = settings.oauth_issuer
+        self._issuer_keys = IssuerKeys(issuer, settings.oauth_keys_max_age_s) if issuer else None
+        tokens = TokenVerifier(settings, self._issuer_keys) if self._issuer_keys else None
+        self.authenticator: Authenticator = Credentials(self.keys, tokens)
+        limit, nats = settings.rate_limit_per_minute, self._nats
+        counters = Counters(nats, settings.queue_replicas) if nats else None
+        self.limiter = SharedRateLimiter(limit, counters, Peers(nats) if nats else None)
         self.dataplane = DataPlane(self.engine, self.metrics)
-
-    async def authenticate(self, credential: str) -> Client:
-        """Whose credential this is. Raises Unauthenticated."""
-        return self.keys.authenticate(credential)
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         """Connect on the way in, let go on the way out."""
         self.queue.open()
+        if self._nats:
+            self._nats.open()
         try:
             yield
         finally:
             await self.queue.close()
+            await self.limiter.close()
+            if self._issuer_keys:
+                await self._issuer_keys.close()
+            if self._nats:
+                await self._nats.close()
             await self.engine.close()
 
 
-def create_app(settings: Settings, services: Services) -> FastAPI:
-    """The API: every contract behind one gateway. It opens and closes `services` with its lifespan."""
+def contract_routers(settings: Settings, services: Services) -> list[APIRouter]:
+    """The routes of every contract."""
     register_url_convertor("segment", _Segment())
+    return [
+        v1.router(services.dataplane, settings),
+        v2.router(services.dataplane, settings),
+        miaas.router(services.dataplane, services.queue, services.metrics, settings),
+    ]
+
+
+def create_app(settings: Settings, services: Services) -> ASGIApp:
+    """The API: every contract behind one gateway. It opens and closes `services` with its lifespan."""
+    contracts = contract_routers(settings, services)
     options: dict[str, Any] = {
         "title": "MIaaS adapter",
         "version": __version__,
@@ -92,17 +128,24 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
         app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, **options)
         open_paths = frozenset()
     app.router.redirect_slashes = False
-    app.add_middleware(
-        Gateway, authenticate=services.authenticate, metrics=services.metrics, open_paths=open_paths
-    )
-    app.include_router(v1.router(services.dataplane, settings))
-    app.include_router(v2.router(services.dataplane, settings))
-    app.include_router(miaas.router(services.dataplane, services.queue, services.metrics, settings))
+    for routes in contracts:
+        app.include_router(routes)
     app.add_api_route("/", _alive, methods=["GET"])
     app.openapi = openapi_document  # type: ignore[method-assign]
     for kind in (AdapterError, HTTPException, Exception):
         app.add_exception_handler(kind, _on_error)
-    return app
+    outer: ASGIApp = PageHeaders(app, _DOCS_PAGES) if settings.docs else app
+    every_route = [route for routes in contracts for route in routes.routes]
+    outer = Gateway(
+        outer,
+        authenticator=services.authenticator,
+        limiter=services.limiter,
+        scopes=ScopeTable(every_route),
+        direct=DirectRoutes(every_route),
+        metrics=services.metrics,
+        open_paths=open_paths,
+    )
+    return Forwarded(outer, Networks(settings.trusted_proxies)) if settings.trusted_proxies else outer
 
 
 def openapi_document() -> dict[str, Any]:
@@ -127,7 +170,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, AdapterError):
         return error_response(path, error)
     if not isinstance(error, HTTPException):
-        return error_response(path, AdapterError("an internal error; the server's log has more"))
+        return unexpected(path)
     message = str(error.detail)
     if error.status_code == HTTPStatus.NOT_FOUND:
         message = f"no such path: {path[:200]}"

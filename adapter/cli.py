@@ -1,13 +1,14 @@
-"""The command line: `up`, `serve`, `worker`. Commands import what they need inside: `--help` is quick."""
+"""The command line: `up`, `serve`, `worker`, `keys`, `queue`. Commands import inside: `--help` is quick."""
 
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from adapter.settings import Settings
+from adapter.cli_common import fail, read_settings
+from adapter.cli_keys import keys
+from adapter.cli_queue import app as queue_app
 
 DEFAULT_REPOSITORY = Path("model_repository")
 
@@ -19,6 +20,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
+
+app.add_typer(keys)
+app.add_typer(queue_app, name="queue")
 
 Host = Annotated[str | None, typer.Option(help="Address that the API listens on.")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one.")]
@@ -62,6 +66,9 @@ def up(
         Path | None, typer.Option(help="Folder for keys, the queue's files, logs and up.json.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that serve the API.")] = 1,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Speak TLS everywhere, with a CA of this machine's own.")
+    ] = False,
 ) -> None:
     """Run Triton, NATS, a queue worker and the API on this machine, and keep them running."""
     from rich.console import Console
@@ -69,15 +76,15 @@ def up(
     from adapter.standalone.errors import StartError
     from adapter.standalone.supervisor import up as run
 
-    settings = _settings(host=host, port=port, ops_port=ops_port, state_dir=state_dir)
+    settings = read_settings(host=host, port=port, ops_port=ops_port, state_dir=state_dir)
     settings = settings.model_copy(update={"state_dir": settings.state_dir.absolute()})
     repository = model_repository or DEFAULT_REPOSITORY
     if model_repository is None and not repository.is_dir():
-        _fail("there is no folder model_repository here; pass one with --model-repository", 2)
+        fail("there is no folder model_repository here; pass one with --model-repository", 2)
     try:
-        run(settings, repository, workers, Console())
+        run(settings, repository, workers, tls, Console())
     except StartError as error:
-        _fail(str(error), 1)
+        fail(str(error), 1)
 
 
 @app.command()
@@ -90,45 +97,25 @@ def serve(
     ops_fd: Fd = None,
 ) -> None:
     """Serve the API alone, against the Triton and NATS that the settings name."""
-    settings = _settings(host=host, port=port, ops_host=ops_host, ops_port=ops_port)
+    settings = read_settings(host=host, port=port, ops_host=ops_host, ops_port=ops_port)
+    from adapter.security.tls import TlsError
     from adapter.server import serve as run
     from adapter.sockets import ListenError
 
     try:
         run(settings, fd=fd, ops_fd=ops_fd)
-    except ListenError as error:
-        _fail(str(error), 1)
+    except (ListenError, TlsError) as error:
+        fail(str(error), 1)
 
 
 @app.command()
 def worker() -> None:
     """Work off the queue, against the Triton and NATS that the settings name."""
-    settings = _settings()
+    settings = read_settings()
     from adapter.jobs.worker import main as run
-
-    run(settings)
-
-
-def _settings(**options: Any) -> "Settings":
-    """The settings from the environment and the options that were given (not None), which go first.
-
-    Ends the process with code 2 and a line for each variable that is wrong.
-    """
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
-
-    from adapter.settings import Settings
+    from adapter.security.tls import TlsError
 
     try:
-        return Settings(**{name: value for name, value in options.items() if value is not None})
-    except ValidationError as error:
-        # The value is not shown: it may be a secret.
-        lines = [f"ADAPTER_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
-        _fail("\n".join(lines), 2)
-    except SettingsError as error:
-        _fail(str(error), 2)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(code)
+        run(settings)
+    except TlsError as error:
+        fail(str(error), 1)

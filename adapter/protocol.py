@@ -1,20 +1,157 @@
-"""HTTP as uvicorn speaks it, with what is no HTTP refused in the contracts' form."""
+"""The HTTP connection of uvicorn, with limits for clients that mean no good.
 
-from starlette.datastructures import MutableHeaders
+uvicorn bounds neither the headers nor the time a client takes to send or to read. Here a connection has so
+long for a request's headers, a body must come at a least pace, an answer must be taken, and one process
+holds so many connections. What is refused is answered in the form of the path's contract, and closed.
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from adapter.contracts.errors import error_body
 
+_log = structlog.get_logger()
+
+MOST_HEADER_BYTES = 32 << 10
+LEAST_PACE = 1024
+"""Bytes per second that a body must come at, on average, once the grace is over."""
+GRACE_S = 10.0
+_LOOK_EVERY_S = 2.0
+READ_WITHIN_S = 60.0
+"""How long a client may take nothing of an answer that waits for it."""
+
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection. `limits` makes the class that uvicorn is given."""
+
+    header_timeout_s: float
+    max_connections: int
+
+    def __init__(self, config: Config, *args: Any, **options: Any) -> None:
+        super().__init__(config, *args, **options)
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing: asyncio.TimerHandle | None = None
+        self._in_headers = True
+        """Between requests, or within one's headers."""
+        self._in_message = False
+        self._bytes = 0
+        """Received of what is being waited for: the headers, or the body."""
+        self._since = 0.0
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+        if len(self.connections) > self.max_connections:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "too many connections")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop(self._timer)
+        self._stop(self._writing)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._bytes += len(data)
+        super().data_received(data)
+        if self._in_headers and self._bytes > MOST_HEADER_BYTES and self.parser is not None:
+            self._refuse_headers()
+        elif self._in_message and self._timer is None:
+            self._wait()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_message = True
+
+    def on_headers_complete(self) -> None:
+        # `_bytes` may count some of the body, so that only a sum that looks too large is made exactly.
+        if self._bytes > MOST_HEADER_BYTES and self._header_bytes() > MOST_HEADER_BYTES:
+            self._refuse_headers()
+            return
+        self._next(in_headers=False)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self._refused:
+            self._in_message = False
+            self._next(in_headers=True)
+            super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._writing = self.loop.call_later(READ_WITHIN_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._stop(self._writing)
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer a request that cannot be parsed, as far as it came, and hang up."""
-        path = (self.url or b"").partition(b"?")[0].decode(errors="replace")
-        answer = error_body(path, 400, "malformed_request", "the request is malformed HTTP")
-        headers = MutableHeaders(raw=answer.raw_headers)
-        headers["Connection"] = "close"
-        lines = [b"HTTP/1.1 400 Bad Request", *(b"%b: %b" % header for header in headers.raw)]
-        self.transport.write(b"\r\n".join([*lines, b"", bytes(answer.body)]))
+        self._refuse(HTTPStatus.BAD_REQUEST, "malformed_request", "the request is malformed HTTP")
+
+    def _next(self, in_headers: bool) -> None:
+        self._in_headers = in_headers
+        self._bytes = 0
+        self._stop(self._timer)
+        self._timer = None
+
+    def _wait(self) -> None:
+        self._since = self.loop.time()
+        if self._in_headers:
+            self._timer = self.loop.call_later(self.header_timeout_s, self._too_slow)
+        else:
+            self._timer = self.loop.call_later(_LOOK_EVERY_S, self._look_at_body)
+
+    def _header_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+
+    def _look_at_body(self) -> None:
+        """Whether the body comes fast enough; not while it is we who do not read."""
+        elapsed = self.loop.time() - self._since
+        if not self.flow.read_paused and self._bytes < (elapsed - GRACE_S) * LEAST_PACE:
+            self._too_slow()
+        else:
+            self._timer = self.loop.call_later(_LOOK_EVERY_S, self._look_at_body)
+
+    def _too_slow(self) -> None:
+        if self._bytes or not self._in_headers:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "the request did not come in time")
+        else:
+            self.transport.close()
+
+    def _refuse_headers(self) -> None:
+        status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+        self._refuse(status, "headers_too_large", f"the headers are larger than {MOST_HEADER_BYTES} bytes")
+
+    def _refuse(self, status: HTTPStatus, code: str, message: str) -> None:
+        """Answer, unless an answer has begun, and close."""
+        if self.transport.is_closing():
+            return
+        self._refused = True
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or not cycle.response_started:
+            path = (getattr(self, "url", b"") or b"/").decode("latin-1").partition("?")[0]
+            answer = error_body(path, status, code, message)
+            headers = [*self.server_state.default_headers, *answer.raw_headers, (b"connection", b"close")]
+            head = b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
+            lines = [b"%b: %b\r\n" % header for header in headers]
+            self.transport.write(b"".join([head, *lines, b"\r\n", bytes(answer.body)]))
         self.transport.close()
+
+    @staticmethod
+    def _stop(timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
+            timer.cancel()
+
+
+def limits(header_timeout_s: float, max_connections: int) -> type[HttpProtocol]:
+    """The class of a connection with these limits."""
+    values = {"header_timeout_s": header_timeout_s, "max_connections": max_connections}
+    return type("LimitedHttpProtocol", (HttpProtocol,), values)

@@ -1,10 +1,12 @@
 """Every setting of the adapter: one frozen class, filled from `ADAPTER_*` environment variables."""
 
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from platformdirs import user_state_path
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -30,8 +32,42 @@ class Settings(BaseSettings):
     docs: bool = False
     """Serve `/openapi.json` and `/docs` on the API's port, without a key; `up` switches it on."""
 
+    tls_cert_file: Path | None = None
+    """Certificate (PEM, with its chain) that the API answers with; renewed files are taken in."""
+    tls_key_file: Path | None = None
+    """Private key of the certificate (PEM, not encrypted)."""
+    tls_client_ca_file: Path | None = None
+    """With this CA (PEM) every client must show a certificate of its own, beside its key or token."""
+    tls_ended_by_proxy: bool = False
+    """Listen in plain text off loopback too, because a proxy in front ends TLS."""
+    trusted_proxies: str = ""
+    """Addresses or networks, comma-separated, whose `Forwarded` and `X-Forwarded-*` headers are believed."""
+
+    rate_limit_per_minute: Annotated[int, Field(ge=0)] = 1000
+    """Requests a client may make in any 60 s, over all processes; a key may say otherwise; 0 is none."""
+    oauth_issuer: str | None = None
+    """Issuer of OAuth2 access tokens (JWT), as in their `iss`; its discovery document names its keys."""
+    oauth_audience: str | None = None
+    """What an access token's `aud` must hold; needed with an issuer."""
+    oauth_algorithms: str = "RS256,ES256,EdDSA"
+    """Signature algorithms that are accepted, separated by commas."""
+    oauth_keys_max_age_s: Seconds = 21_600.0
+    """How long the issuer's keys are believed while it cannot be reached."""
+    max_connections: Annotated[int, Field(ge=1)] = 4096
+    """Connections that one process holds open at a time; one more is answered with 503."""
+    header_timeout_s: Seconds = 10.0
+    """How long a client may take to send a request's headers."""
+
     triton_grpc_url: str = "127.0.0.1:8001"
     """Triton's gRPC endpoint, `host:port`."""
+    triton_tls: bool = False
+    """Speak TLS to Triton."""
+    triton_ca_file: Path | None = None
+    """CA (PEM) of Triton's certificate; without it the CAs that gRPC ships are trusted."""
+    triton_cert_file: Path | None = None
+    """Certificate (PEM) that the adapter shows to Triton (mutual TLS)."""
+    triton_key_file: Path | None = None
+    """Private key of that certificate."""
     metadata_ttl_s: Seconds = 1.0
     """How long a model's metadata is believed before Triton is asked again."""
     infer_timeout_s: Seconds = 60.0
@@ -43,9 +79,23 @@ class Settings(BaseSettings):
     """Most requests that may wait for one model; one more is refused with 503."""
     v2_model_control: bool = False
     """Let clients with the scope `admin` load and unload the repository's models over V2."""
+    v2_shared_memory: bool = False
+    """Let clients with the scope `admin` register shared memory with Triton, and use it; Triton maps any."""
 
     nats_url: str = "nats://127.0.0.1:4222"
-    """NATS server with JetStream, or several, separated by commas."""
+    """NATS server with JetStream, or several, separated by commas; `tls://` asks for TLS."""
+    nats_ca_file: Path | None = None
+    """CA (PEM) of the NATS server's certificate; with it the connection is TLS."""
+    nats_cert_file: Path | None = None
+    """Certificate (PEM) that the adapter shows to NATS (mutual TLS)."""
+    nats_key_file: Path | None = None
+    """Private key of that certificate."""
+    nats_credentials_file: Path | None = None
+    """NATS credentials (`.creds`: JWT and nkey seed)."""
+    nats_user: str | None = None
+    """User name for NATS."""
+    nats_password: SecretStr | None = None
+    """Password of that user."""
     queue_replicas: Annotated[int, Field(ge=1, le=5)] = 1
     """Copies of each job and result that JetStream keeps; 3 in a cluster of three servers."""
     queue_max_jobs: Annotated[int, Field(ge=1)] = 1_000_000
@@ -60,6 +110,8 @@ class Settings(BaseSettings):
     """A worker that is silent for so long is taken for dead, and its jobs go to another."""
     result_retention_s: Seconds = 86_400.0
     """How long a result can be read; after that its id is unknown."""
+    result_max_bytes: Annotated[int, Field(ge=1024)] = 256 << 20
+    """Largest result of a job; a job with a larger one fails."""
     worker_slots: Annotated[int, Field(ge=1, le=4096)] = 32
     """Jobs that one worker process runs at a time."""
 
@@ -83,3 +135,46 @@ class Settings(BaseSettings):
     def keys_path(self) -> Path:
         """Where the API keys are kept."""
         return self.keys_file or self.state_dir / "keys.json"
+
+    @field_validator("nats_url")
+    @classmethod
+    def _no_secret_in_url(cls, value: str) -> str:
+        # Addresses are logged and shown.
+        if any("@" in urlsplit(url).netloc for url in value.split(",")):
+            raise ValueError("holds credentials; put them into ADAPTER_NATS_USER and ADAPTER_NATS_PASSWORD")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for network in filter(str.strip, value.split(",")):
+            ip_network(network.strip(), strict=False)
+        return value
+
+    @field_validator("oauth_algorithms")
+    @classmethod
+    def _algorithms(cls, value: str) -> str:
+        known = {"RS256", "ES256", "EdDSA"}
+        if not {name.strip() for name in value.split(",")} <= known:
+            raise ValueError(f"holds an algorithm that is none of {', '.join(sorted(known))}")
+        return value
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        for one, other in _TOGETHER:
+            if getattr(self, one) and not getattr(self, other):
+                raise ValueError(f"ADAPTER_{one.upper()} needs ADAPTER_{other.upper()}")
+        return self
+
+
+_TOGETHER = (
+    ("tls_cert_file", "tls_key_file"),
+    ("tls_key_file", "tls_cert_file"),
+    ("tls_client_ca_file", "tls_cert_file"),
+    ("triton_ca_file", "triton_tls"),
+    ("triton_cert_file", "triton_key_file"),
+    ("triton_cert_file", "triton_tls"),
+    ("nats_cert_file", "nats_key_file"),
+    ("oauth_issuer", "oauth_audience"),
+)
+"""Settings of which the first says nothing without the second."""

@@ -24,19 +24,29 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from adapter.security.keys import KeyStore
 from tests.models.generate import build
 
 ROOT = Path(__file__).parents[1]
 CONCURRENCIES = (1, 4, 16)
+PIECES = (
+    *("Client Send", "Network+Server Send/Recv", "Server Queue", "Server Compute Input"),
+    *("Server Compute Infer", "Server Compute Output", "Client Recv"),
+)
 
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent: a model, the form of its tensors, and more options of perf_analyzer."""
+    """What is sent: a model, the form of its tensors, more options of perf_analyzer.
+
+    perf_analyzer keeps whatever it sends and receives in memory until it ends, so large tensors are sent
+    `requests` times; small ones, 0, for three seconds.
+    """
 
     name: str
     model: str
     form: str
+    requests: int = 0
     more: tuple[str, ...] = ()
 
 
@@ -44,8 +54,8 @@ LOADS = (
     Load("iris, binary", "sklearn-iris", "binary"),
     Load("iris, JSON", "sklearn-iris", "json"),
     Load("digits, binary", "digits", "binary"),
-    Load("identity 1 MB, binary", "identity-fp32", "binary", ("--shape", "INPUT0:1,262144")),
-    Load("identity 64 kB, JSON", "identity-fp32", "json", ("--shape", "INPUT0:1,16384")),
+    Load("identity 1 MB, binary", "identity-fp32", "binary", 500, ("--shape", "INPUT0:1,262144")),
+    Load("identity 64 kB, JSON", "identity-fp32", "json", 500, ("--shape", "INPUT0:1,16384")),
 )
 
 
@@ -59,7 +69,7 @@ def servers(folder: Path) -> Iterator[dict[str, Any]]:
         shutil.copytree(everything / model, repository / model)
     command = [sys.executable, "-m", "adapter", "up", "--port", "0", "--ops-port", "0"]
     command += ["--state-dir", str(folder / "state"), "--model-repository", str(repository)]
-    environment = {**os.environ, "ADAPTER_RATE_LIMIT_PER_MINUTE": "0"}
+    environment = {**os.environ, "ADAPTER_RATE_LIMIT_PER_MINUTE": "0", "ADAPTER_V2_SHARED_MEMORY": "1"}
     with (folder / "up.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     try:
@@ -68,29 +78,43 @@ def servers(folder: Path) -> Iterator[dict[str, Any]]:
             if process.poll() is not None:
                 sys.exit((folder / "up.log").read_text())
             time.sleep(0.2)
-        yield json.loads(facts.read_text())
+        # Shared memory is for administrators; a new key is known everywhere after a second.
+        key = KeyStore(folder / "state" / "keys.json").create("bench", ["admin", "infer", "read"]).key
+        time.sleep(2)
+        yield json.loads(facts.read_text()) | {"api_key": key}
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
 
 
 def measure(
-    analyzer: str, target: list[str], load: Load, concurrency: int, seconds: float
+    analyzer: str, target: list[str], load: Load, concurrency: int, requests: int
 ) -> dict[str, float]:
     """One draw: requests a second, and the median and 99th percentile of the latency in microseconds."""
     with tempfile.NamedTemporaryFile(suffix=".csv") as table:
-        window = ["--measurement-interval", str(int(seconds * 1000 / 3))]
-        # Three windows, however much they differ: the draws show that.
-        window += ["--stability-percentage", "999", "--max-trials", "3"]
-        command = [analyzer, "-m", load.model, "-i", "http", *target, *load.more, *window]
+        command = [analyzer, "-m", load.model, "-i", "http", *target, *load.more]
+        if requests:
+            command += ["--request-count", str(requests)]
+        else:
+            # Three windows, however much they differ: the draws show that.
+            command += [
+                "--measurement-interval",
+                "1000",
+                "--stability-percentage",
+                "999",
+                "--max-trials",
+                "3",
+            ]
         command += ["--concurrency-range", str(concurrency), "-f", table.name]
         command += ["--input-tensor-format", load.form, "--output-tensor-format", load.form]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         if done.returncode:
-            sys.exit(f"perf_analyzer failed: {done.stderr or done.stdout}")
+            sys.exit(f"perf_analyzer failed with {done.returncode}: {done.stdout}{done.stderr}")
         (row,) = csv.DictReader(Path(table.name).read_text().splitlines())
+    # Counted requests are timed in whole seconds; their latency, in pieces, is exact.
+    latency = sum(float(row[piece]) for piece in PIECES)
     return {
-        "rate": float(row["Inferences/Second"]),
+        "rate": concurrency / latency * 1e6 if requests else float(row["Inferences/Second"]),
         "p50": float(row["p50 latency"]),
         "p99": float(row["p99 latency"]),
     }
@@ -101,13 +125,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--analyzer", required=True, help="the command that runs perf_analyzer")
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of a draw")
     parser.add_argument("--quick", action="store_true", help="one short draw of each")
     parser.add_argument("--only", default="", help="loads whose name holds this")
+    parser.add_argument("--shared-memory", choices=["none", "system", "cuda"], default="none")
     parser.add_argument("--json", type=Path, help="where to write every draw")
     options = parser.parse_args()
-    draws, seconds = (1, 1.5) if options.quick else (options.draws, options.seconds)
-    points = [(load, c) for load in LOADS if options.only in load.name for c in CONCURRENCIES]
+    draws, share = (1, 4) if options.quick else (options.draws, 1)
+    memory = ["--shared-memory", options.shared_memory] if options.shared_memory != "none" else []
+    # In shared memory there are bytes alone.
+    loads = [load for load in LOADS if options.only in load.name and (load.form == "binary" or not memory)]
+    points = [(load, c) for load in loads for c in CONCURRENCIES]
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, servers(Path(folder)) as facts, Progress() as progress:
         targets = {
@@ -118,7 +145,9 @@ def main() -> None:
         for draw in range(draws):
             for load, concurrency in points:
                 for target, arguments in targets.items():
-                    seen = measure(options.analyzer, arguments, load, concurrency, seconds)
+                    seen = measure(
+                        options.analyzer, [*arguments, *memory], load, concurrency, load.requests // share
+                    )
                     rows.append(
                         {"load": load.name, "concurrency": concurrency, "target": target, "draw": draw} | seen
                     )

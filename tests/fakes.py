@@ -1,6 +1,8 @@
 """Models, an engine and a queue in memory: fakes stand at the two seams, adapter.core.ports, alone."""
 
 import asyncio
+import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -12,10 +14,14 @@ from adapter.core.types import (
     InferRequest,
     InferResponse,
     Job,
+    JobError,
+    JobPage,
     JobResult,
     JobStatus,
     ModelMetadata,
     ModelVersion,
+    RegionKind,
+    Submission,
     TensorMetadata,
 )
 
@@ -131,6 +137,18 @@ class FakeEngine:
     async def unload(self, name: str, *, dependents: bool) -> None:
         self.loads.append(f"-{name}")
 
+    async def regions(self, kind: RegionKind, name: str = "") -> Sequence[Mapping[str, Any]]:
+        return []
+
+    async def register_system_region(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        raise NotImplementedError
+
+    async def register_cuda_region(self, name: str, handle: bytes, device: int, byte_size: int) -> None:
+        raise NotImplementedError
+
+    async def unregister_region(self, kind: RegionKind, name: str = "") -> None:
+        raise NotImplementedError
+
     def forget(self) -> None:
         self.forgotten += 1
 
@@ -156,21 +174,50 @@ class FakeQueue:
         """As new."""
         self.jobs: dict[str, Job] = {}
         self.results: dict[str, JobResult] = {}
+        self.submissions: list[Submission] = []
+        self.waits: list[float] = []
+        self.answer: Callable[[Job], JobResult | None] = lambda job: None
         self.fault: Exception | None = None
 
     def open(self) -> None:
         pass
 
-    async def submit(self, job: Job) -> None:
+    async def submit(self, submission: Submission) -> str:
         await self.ping()
+        self.submissions.append(submission)
+        now = time.time()
+        job = Job(
+            id=f"{len(self.jobs):08d}{uuid.uuid4().hex}",
+            client=submission.client,
+            request=submission.request,
+            form=submission.form,
+            batched=submission.batched,
+            submitted=now,
+            deadline=now + submission.timeout_s,
+        )
         self.jobs[job.id] = job
+        return job.id
 
-    async def status(self, client: str, job_id: str) -> JobStatus:
+    async def status(self, client: str, job_id: str, wait_s: float = 0) -> JobStatus:
         await self.ping()
+        self.waits.append(wait_s)
         job = self.jobs.get(job_id)
         if job is None or job.client != client:
             raise JobNotFound(f"no request with the id {job_id}")
-        return JobStatus(job_id, job.submitted, self.results.get(job_id))
+        result = self.results.get(job_id) or (self.answer(job) if wait_s else None)
+        return JobStatus(job_id, job.request.model_name, job.submitted, job.submitted, result)
+
+    async def cancel(self, client: str, job_id: str) -> JobStatus:
+        status = await self.status(client, job_id)
+        job = self.jobs[job_id]
+        self.results.setdefault(job_id, JobResult(JobError("cancelled", "no"), job.form, job.batched))
+        return replace(status, result=self.results[job_id])
+
+    async def page(self, client: str, limit: int, before: str = "") -> JobPage:
+        ids = sorted((i for i, job in self.jobs.items() if job.client == client), reverse=True)
+        ids = [job_id for job_id in ids if not before or job_id < before]
+        jobs = [await self.status(client, job_id) for job_id in ids[:limit]]
+        return JobPage(tuple(jobs), ids[limit - 1] if len(ids) > limit else "")
 
     async def fetch(self, most: int, wait_s: float) -> Sequence[Delivery]:
         return []

@@ -1,7 +1,9 @@
 """Request bodies: bytes with a limit, then JSON with RFC 8259's strictness and a few named allowances."""
 
 import json
+from io import BytesIO
 from math import isinf
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,11 @@ from starlette.types import Receive, Scope
 from adapter.core.errors import InvalidInput, PayloadTooLarge, UnsupportedEncoding
 
 MAX_DEPTH = 64
+MAX_CONTAINERS = 1_000_000
+"""Arrays and objects: each takes fifty times its two bytes once it is parsed."""
+MAX_ELEMENTS = 20_000_000
+_MOST_IN_MEMORY = 4 << 20
+_PIECE = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"'))
 _STEP = np.zeros(256, np.int8)
@@ -36,32 +43,48 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     announced = headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise too_large
-    chunks: list[bytes] = []
+    if announced:
+        return await _read(receive, limit, too_large, BytesIO())
+    # Of a body without a size nobody knows how long it gets; what is over the limit never fills the memory.
+    with SpooledTemporaryFile(max_size=_MOST_IN_MEMORY) as file:
+        return await _read(receive, limit, too_large, file)
+
+
+async def _read(
+    receive: Receive, limit: int, too_large: PayloadTooLarge, file: "BytesIO | SpooledTemporaryFile[bytes]"
+) -> bytes:
+    """Collect the body in `file`; one that comes in a single piece goes past it."""
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
-        chunk = message.get("body", b"")
+        chunk: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
+        if size == 0 and not more and len(chunk) <= limit:
+            return chunk
         size += len(chunk)
         if size > limit:
             raise too_large
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        file.write(chunk)
+        if not more:
+            if isinstance(file, BytesIO):
+                return file.getvalue()
+            file.seek(0)
+            return file.read()
 
 
 def parse_json(body: bytes) -> Any:
     """A JSON document in UTF-8. Raises InvalidInput with the place of the mistake.
 
     Beyond RFC 8259: a byte order mark is skipped, and the bare tokens NaN, Infinity and -Infinity are
-    numbers. Of duplicate keys the last one wins. More than 64 levels deep is refused.
+    numbers. Of duplicate keys the last one wins. More than 64 levels deep is refused. Raises PayloadTooLarge
+    for more arrays, objects and values than one request may fill the memory with.
     """
     body = body.removeprefix(_BOM)
     if not body.strip():
         raise InvalidInput("the body is empty; expected a JSON object")
-    if _deeper_than(body, MAX_DEPTH):
-        raise InvalidInput(f"the JSON is nested more than {MAX_DEPTH} levels deep")
+    _check_structure(body)
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -88,18 +111,40 @@ def _finite(digits: str) -> float:
     return value
 
 
+def _check_structure(body: bytes) -> None:
+    """Raise before a parser makes far more of a body than it is: parsers recurse, and keep every element."""
+    containers = body.count(b"[") + body.count(b"{")
+    if containers > MAX_CONTAINERS or containers + body.count(b",") > MAX_ELEMENTS:
+        raise PayloadTooLarge(
+            f"the JSON holds more than {MAX_CONTAINERS} arrays and objects, or too many values"
+        )
+    if containers > MAX_DEPTH and _deeper_than(body, MAX_DEPTH):
+        raise InvalidInput(f"the JSON is nested more than {MAX_DEPTH} levels deep")
+
+
 def _deeper_than(body: bytes, limit: int) -> bool:
     """Whether arrays and objects are nested more than `limit` deep, up to the first mistake in the JSON.
 
-    Passes at C speed over the whole body; parsers recurse, so this must be known before they begin.
+    Passes at C speed over the body, piece by piece, so that it needs little memory beside it.
     """
-    if body.count(b"[") + body.count(b"{") <= limit:
-        return False
-    if b"\\" in body:
-        # Escaped backslashes first: then a backslash before a quote escapes it.
-        body = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    structure = np.frombuffer(body.translate(None, _NOT_STRUCTURE), np.uint8)
-    # The count of quotes wraps; whether it is odd, inside a string, does not suffer.
-    inside_string = np.cumsum(structure == ord('"'), dtype=np.uint8) & 1
-    steps = _STEP[structure] * (1 - inside_string).astype(np.int8)
-    return bool(np.cumsum(steps, dtype=np.int32).max(initial=0) > limit)
+    depth, inside, start = 0, 0, 0
+    while start < len(body):
+        end = min(start + _PIECE, len(body))
+        while end < len(body) and body[end - 1] == ord("\\"):
+            # What is escaped stays with its backslash.
+            end += 1
+        piece = body[start:end]
+        if b"\\" in piece:
+            # Escaped backslashes first: then a backslash before a quote escapes it.
+            piece = piece.replace(rb"\\", b"").replace(rb"\"", b"")
+        structure = np.frombuffer(piece.translate(None, _NOT_STRUCTURE), np.uint8)
+        if structure.size:
+            # The count of quotes wraps; whether it is odd, inside a string, does not suffer.
+            quotes = np.cumsum(structure == ord('"'), dtype=np.uint8) + np.uint8(inside)
+            steps = _STEP[structure] * (1 - (quotes & 1)).astype(np.int8)
+            depths = np.cumsum(steps, dtype=np.int32) + depth
+            if depths.max() > limit:
+                return True
+            depth, inside = int(depths[-1]), int(quotes[-1]) & 1
+        start = end
+    return False

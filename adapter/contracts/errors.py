@@ -48,9 +48,25 @@ def error_response(path: str, error: errors.AdapterError) -> Response:
     if isinstance(error, errors.PayloadTooLarge):
         # What is left of the body is not waited for.
         headers["Connection"] = "close"
-    if isinstance(error, errors.Unauthenticated):
-        headers["WWW-Authenticate"] = 'Bearer realm="miaas-adapter"'
+    if isinstance(error, errors.Unauthenticated | errors.PermissionDenied):
+        headers["WWW-Authenticate"] = _challenge(error)
     return error_body(path, status_of(error), error.code, error.message, error.details, headers)
+
+
+def _challenge(error: errors.AdapterError) -> str:
+    """RFC 6750, 3: no error code for a request that brought no credentials."""
+    challenge = 'Bearer realm="miaas-adapter"'
+    if isinstance(error, errors.InvalidCredentials):
+        return f'{challenge}, error="invalid_token", error_description="{error.message}"'
+    if isinstance(error, errors.PermissionDenied):
+        scope = f', scope="{error.scope}"' if error.scope else ""
+        return f'{challenge}, error="insufficient_scope"{scope}'
+    return challenge
+
+
+def unexpected(path: str) -> Response:
+    """The answer to an error that nobody expected: nothing of it is shown."""
+    return error_response(path, errors.AdapterError("an internal error; the server's log has more"))
 
 
 def error_body(

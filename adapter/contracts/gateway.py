@@ -1,33 +1,54 @@
-"""The door that every request comes through: who is calling, may they, and how did it go."""
+"""The door that every request comes through: who is calling, may they, how often, and how did it go."""
 
-from collections.abc import Awaitable, Callable
 from time import perf_counter
 
-from starlette.datastructures import Headers
+import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adapter.contracts.errors import contract_of, error_response
-from adapter.core.errors import AdapterError, PermissionDenied, Unauthenticated
+from adapter.contracts.direct import DirectRoutes
+from adapter.contracts.errors import contract_of, error_response, unexpected
+from adapter.contracts.scopes import ScopeTable
+from adapter.core.errors import (
+    AdapterError,
+    InvalidCredentials,
+    PermissionDenied,
+    RateLimited,
+    Unauthenticated,
+)
 from adapter.core.metrics import Metrics
-from adapter.core.types import Client
+from adapter.core.ports import Authenticator, RateLimiter
+from adapter.core.types import Client, Quota
 
-Authenticate = Callable[[str], Awaitable[Client]]
-"""A credential → its client. Raises Unauthenticated."""
+_audit = structlog.get_logger("audit")
+
+RawHeaders = list[tuple[bytes, bytes]]
 
 
 class Gateway:
-    """ASGI middleware. Fails closed: a path that is not in `open_paths` asks for credentials, known or not.
+    """The outermost ASGI layer.
+
+    Fails closed: a path that is not in `open_paths` asks for credentials, whether it is known or not.
 
     Leaves the client in `scope["state"]["client"]`; a handler that found its model names it in
     `scope["state"]["model"]`, so that no made-up name ever becomes a metric's label.
     """
 
     def __init__(
-        self, app: ASGIApp, authenticate: Authenticate, metrics: Metrics, open_paths: frozenset[str]
+        self,
+        app: ASGIApp,
+        authenticator: Authenticator,
+        limiter: RateLimiter,
+        scopes: ScopeTable,
+        direct: DirectRoutes,
+        metrics: Metrics,
+        open_paths: frozenset[str],
     ) -> None:
         self._app = app
-        self._authenticate = authenticate
+        self._authenticator = authenticator
+        self._limiter = limiter
+        self._scopes = scopes
+        self._direct = direct
         self._metrics = metrics
         self._open_paths = open_paths
 
@@ -38,41 +59,93 @@ class Gateway:
             return
         started = perf_counter()
         state = scope.setdefault("state", {})
-        # Of an error that nobody expects, the outermost layer makes a 500.
-        status = 500
+        status = 0
+        quota_headers: RawHeaders = []
 
         async def counted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if quota_headers:
+                    message["headers"] = [*message.get("headers", ()), *quota_headers]
             await send(message)
 
         try:
             if scope["path"] not in self._open_paths:
-                state["client"] = await self._admit(scope)
-            await self._app(scope, receive, counted)
+                client = state["client"] = await self._identify(scope)
+                quota = await self._limiter.admit(client)
+                if quota is not None:
+                    quota_headers = _quota_headers(quota)
+                    if not quota.granted:
+                        raise RateLimited(f"more than {quota.limit} requests in a minute", quota.reset_s)
+                self._authorize(client, scope)
+            app = self._direct.find(scope) or self._app
+            await app(scope, receive, counted)
         except AdapterError as error:
             await error_response(scope["path"], error)(scope, receive, counted)
         except ClientDisconnect:
             status = 499
+        except Exception:
+            # Nothing of it is shown; the server writes it into its log.
+            if not status:
+                await unexpected(scope["path"])(scope, receive, counted)
+            raise
         finally:
-            contract, model = contract_of(scope["path"]), state.get("model", "")
-            self._metrics.requests.labels(contract, model, status).inc()
-            self._metrics.request_seconds.labels(contract, model).observe(perf_counter() - started)
+            seconds = perf_counter() - started
+            self._metrics.answered(contract_of(scope["path"]), state.get("model", ""), status, seconds)
 
-    async def _admit(self, scope: Scope) -> Client:
-        client = await self._authenticate(_credential(Headers(scope=scope)))
-        needed = "read" if scope["method"] in ("GET", "HEAD", "OPTIONS") else "infer"
-        if needed not in client.scopes:
-            raise PermissionDenied(f"this needs the scope {needed!r}")
-        return client
+    async def _identify(self, scope: Scope) -> Client:
+        """The client. Raises Unauthenticated, or RateLimited when its address has failed too often."""
+        try:
+            return await self._authenticator.authenticate(_credential(scope["headers"]))
+        except InvalidCredentials as error:
+            quota = self._limiter.failed(_address(scope))
+            if quota is not None and not quota.granted:
+                message = f"more than {quota.limit} failed authentications in a minute"
+                raise RateLimited(message, quota.reset_s) from error
+            raise
+
+    def _authorize(self, client: Client, scope: Scope) -> None:
+        """Raise PermissionDenied when the client lacks the scope that the request needs."""
+        needed = self._scopes.needed(scope["method"], scope["path"])
+        if needed in client.scopes:
+            return
+        if needed == "admin":
+            _audit.warning(
+                "admin call refused",
+                client=client.id,
+                address=_address(scope),
+                method=scope["method"],
+                path=scope["path"][:200],
+            )
+        raise PermissionDenied(f"this needs the scope {needed!r}", needed)
 
 
-def _credential(headers: Headers) -> str:
+def _credential(headers: RawHeaders) -> str:
     """The `X-API-Key` header, or the token of `Authorization: Bearer` (RFC 6750)."""
-    if key := headers.get("x-api-key"):
-        return key
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        return token.strip()
+    bearer = ""
+    for name, value in headers:
+        if name == b"x-api-key" and value:
+            return value.decode("latin-1")
+        if name == b"authorization" and not bearer:
+            scheme, _, token = value.decode("latin-1").partition(" ")
+            bearer = token.strip() if scheme.lower() == "bearer" else ""
+    if bearer:
+        return bearer
     raise Unauthenticated("credentials are missing: send X-API-Key, or Authorization: Bearer")
+
+
+def _address(scope: Scope) -> str:
+    return scope["client"][0] if scope.get("client") else ""
+
+
+def _quota_headers(quota: Quota) -> RawHeaders:
+    """`RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers), and their older form."""
+    limit, remaining, reset = b"%d" % quota.limit, b"%d" % quota.remaining, b"%d" % quota.reset_s
+    return [
+        (b"ratelimit-policy", b'"client";q=%b;w=60' % limit),
+        (b"ratelimit", b'"client";r=%b;t=%b' % (remaining, reset)),
+        (b"x-ratelimit-limit", limit),
+        (b"x-ratelimit-remaining", remaining),
+        (b"x-ratelimit-reset", reset),
+    ]

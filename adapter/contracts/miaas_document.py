@@ -31,6 +31,31 @@ _ERROR = record(
 )
 _LOCATION = {"Location": {"description": "Where to poll.", "schema": _TEXT}}
 _RETRY = {"Retry-After": {"description": "While processing: seconds.", "schema": {"type": "integer"}}}
+_APPLIED = {"Preference-Applied": {"description": "The wait that was granted (RFC 7240).", "schema": _TEXT}}
+_PREFER: Schema = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "`wait=N`: hold the answer for up to N seconds, at most 60, until there is a result.",
+    "schema": {"type": "string"},
+}
+_KEY: Schema = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same key with the same body is the same request, however often it is sent.",
+    "schema": {"type": "string", "pattern": r"^[\x21-\x7e][\x20-\x7e]{0,254}$"},
+}
+_LIMIT: Schema = {
+    "name": "limit",
+    "in": "query",
+    "description": "Requests on a page.",
+    "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+}
+_CURSOR: Schema = {
+    "name": "cursor",
+    "in": "query",
+    "description": "`next` of the page before.",
+    "schema": {"type": "string", "pattern": "^([0-9a-f]{13}[0-2]{2}[0-9a-f]{25})?$"},
+}
 
 SCHEMAS: dict[str, Schema] = {
     "Error": record({"error": _ERROR}),
@@ -66,6 +91,29 @@ SCHEMAS: dict[str, Schema] = {
         },
         optional=["result", "error"],
     ),
+    "SubmittedMany": {
+        "type": "array",
+        "description": "One entry per request, in their order.",
+        "items": {"anyOf": [ref("Submitted"), ref("Error")]},
+    },
+    "InferenceList": record(
+        {
+            "requests": {
+                "type": "array",
+                "items": record(
+                    {
+                        "request_id": _TEXT,
+                        "model_id": _TEXT,
+                        "status": {"enum": ["processing", "completed", "failed"]},
+                        "submitted": _TIME,
+                        "timestamp": _TIME,
+                    }
+                ),
+            },
+            "next": {"type": "string", "description": "The `cursor` of the next page; none on the last."},
+        },
+        optional=["next"],
+    ),
     "ModelList": record(
         {
             "models": {
@@ -87,6 +135,8 @@ SCHEMAS: dict[str, Schema] = {
 def paths() -> Paths:
     """MIaaS's operations, as the text prints them and below `/v1`."""
     found: Paths = {}
+    submitted = {**_LOCATION, **_APPLIED, **VERSION_HEADERS}
+    request_id = path_parameter("request_id", "As `POST /inference` answered.", _ID)
     for prefix, suffix in (("", ""), ("/v1", "V1")):
         found[f"{prefix}/health"] = {
             "get": operation(
@@ -112,12 +162,38 @@ def paths() -> Paths:
             "post": operation(
                 _TAG,
                 f"submitInference{suffix}",
-                "Queue an inference",
-                {202: answer("Durably queued.", ref("Submitted"), {**_LOCATION, **VERSION_HEADERS})},
+                "Queue an inference; an array is taken as `/inference/batch` takes it",
+                {
+                    200: answer("`Prefer: wait`: it has ended.", ref("Inference"), submitted),
+                    202: answer("Durably queued.", ref("Submitted"), submitted),
+                },
                 error="Error",
-                errors=(400, 404, 413, 415, 503, 504),
+                errors=(400, 404, 413, 415, 422, 503, 504),
+                parameters=[_KEY, _PREFER],
                 body=ref("InferenceRequest"),
                 examples=_EXAMPLES,
+            ),
+            "get": operation(
+                _TAG,
+                f"listInferences{suffix}",
+                "Your own requests, newest first",
+                {200: answer("A page of them.", ref("InferenceList"))},
+                error="Error",
+                errors=(400, 503, 504),
+                parameters=[_LIMIT, _CURSOR],
+            ),
+        }
+        found[f"{prefix}/inference/batch"] = {
+            "post": operation(
+                _TAG,
+                f"submitInferences{suffix}",
+                "Queue up to 1,000 inferences",
+                {202: answer("At least one is durably queued.", ref("SubmittedMany"))},
+                error="Error",
+                errors=(400, 404, 413, 415, 422, 503, 504),
+                parameters=[_KEY],
+                body={"type": "array", "items": ref("InferenceRequest"), "minItems": 1, "maxItems": 1000},
+                examples={"two": [_EXAMPLES["by name"], _EXAMPLES["rows"]]},
             )
         }
         found[f"{prefix}/inference/{{request_id}}"] = {
@@ -125,11 +201,20 @@ def paths() -> Paths:
                 _TAG,
                 f"getInference{suffix}",
                 "Where a request stands, and its result",
-                {200: answer("Known.", ref("Inference"), _RETRY)},
+                {200: answer("Known.", ref("Inference"), {**_RETRY, **_APPLIED})},
                 error="Error",
                 errors=(404, 503, 504),
-                parameters=[path_parameter("request_id", "As `POST /inference` answered.", _ID)],
-            )
+                parameters=[request_id, _PREFER],
+            ),
+            "delete": operation(
+                _TAG,
+                f"cancelInference{suffix}",
+                "Cancel a request that has not ended",
+                {200: answer("Where it stands now.", ref("Inference"))},
+                error="Error",
+                errors=(404, 503, 504),
+                parameters=[request_id],
+            ),
         }
     found["/models/{model_id}"] = {
         "get": operation(

@@ -20,6 +20,7 @@ _ERROR_STATUSES = {
     404: "No such model, version, label or request.",
     405: "What follows a colon in the path is a verb, and verbs take POST.",
     413: "The body is over the limit.",
+    422: "The Idempotency-Key came before with another body.",
     415: "The body came with a Content-Encoding.",
     429: "More requests than the client may send; Retry-After says when to come back.",
     500: "The model failed on this request.",

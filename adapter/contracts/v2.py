@@ -15,10 +15,11 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from adapter import __version__
-from adapter.contracts import v2_control
+from adapter.contracts import v2_control, v2_memory
 from adapter.contracts.answers import json_response, version_headers
-from adapter.contracts.body import parse_json, read_body
+from adapter.contracts.body import read_body
 from adapter.contracts.models import tensor_body
+from adapter.contracts.scopes import needs
 from adapter.contracts.v2_request import HEADER_LENGTH, decode_request, header_length
 from adapter.contracts.v2_response import encode_response
 from adapter.core.dataplane import DataPlane
@@ -47,15 +48,18 @@ class Infer:
         body = await read_body(scope, receive, self._settings.max_body_bytes)
         length = header_length(Headers(scope=scope).get(HEADER_LENGTH), len(body))
         version = place.get("version", "")
+        regions = self._settings.v2_shared_memory and "admin" in scope["state"]["client"].scopes
         if length > _LARGE:
-            request, forms = await asyncio.to_thread(decode_request, metadata, version, body, length)
+            request, forms = await asyncio.to_thread(
+                decode_request, metadata, version, body, length, regions=regions
+            )
         else:
-            request, forms = decode_request(metadata, version, body, length)
+            request, forms = decode_request(metadata, version, body, length, regions=regions)
         call = self._dataplane.infer(metadata, request, self._settings.infer_timeout_s, whole=True)
         # A body may be large: nobody holds on to it once it is sent.
         del body, request
         response = await call
-        in_json = sum(len(output.data) for output in response.outputs if not forms.binary(output.name))
+        in_json = sum(len(output.data) for output in response.outputs if forms.of(output.name) == "json")
         if in_json > _LARGE:
             document, tail = await asyncio.to_thread(encode_response, response, forms)
         else:
@@ -72,6 +76,7 @@ class Describe:
             *("classification", "sequence", "schedule_policy", "model_configuration"),
             *("binary_tensor_data", "parameters", "statistics"),
             *(v2_control.EXTENSIONS if settings.v2_model_control else ()),
+            *(v2_memory.EXTENSIONS if settings.v2_shared_memory else ()),
         ]
 
     async def server(self) -> Response:
@@ -115,14 +120,14 @@ class Describe:
         """What each version has done since it was loaded: of one, of a model's, or of all."""
         return json_response({"model_stats": await self._dataplane.statistics(**request.path_params)})
 
+    @needs("read")
     async def index(self, request: Request) -> Response:
         """Every model of the repository, loaded or not; with `{"ready": true}` those that are ready."""
-        body = await read_body(request.scope, request.receive, v2_control.MAX_BODY_BYTES)
-        document = parse_json(body) if body.strip() else {}
-        if type(document) is not dict or type(document.get("ready", False)) is not bool:
-            raise InvalidInput(f'expected an object with the boolean "ready", got {describe(document)}')
+        ready = (await v2_control.read_object(request)).get("ready", False)
+        if type(ready) is not bool:
+            raise InvalidInput(f"ready: expected a boolean, got {describe(ready)}")
         lines = await self._dataplane.repository_index()
-        if document.get("ready"):
+        if ready:
             lines = [line for line in lines if line.get("state") == "READY"]
         return json_response(lines)
 
@@ -166,4 +171,11 @@ def router(dataplane: DataPlane, settings: Settings) -> APIRouter:
         control = v2_control.ModelControl(dataplane)
         add("/v2/repository/models/{name:segment}/load", control.load, "POST")
         add("/v2/repository/models/{name:segment}/unload", control.unload, "POST")
+    for kind in v2_memory.KINDS if settings.v2_shared_memory else ():
+        memory, place = v2_memory.SharedMemory(dataplane, kind), f"/v2/{kind}sharedmemory"
+        one = place + "/region/{region:segment}"
+        add(one + "/register", memory.register, "POST")
+        for path in (place, one):
+            add(path + "/status", memory.status)
+            add(path + "/unregister", memory.unregister, "POST")
     return routes

@@ -10,12 +10,14 @@ from fastapi import Request
 from starlette.responses import Response
 
 from adapter.contracts.body import parse_json, read_body
+from adapter.contracts.scopes import needs
+from adapter.contracts.v2_tensors import parameters_of
 from adapter.core.dataplane import DataPlane
-from adapter.core.errors import InvalidInput, PermissionDenied
+from adapter.core.errors import InvalidInput
 from adapter.core.nested import describe
 
 EXTENSIONS = ("model_repository", "model_repository(unload_dependents)")
-MAX_BODY_BYTES = 1 << 16
+_MAX_BODY_BYTES = 1 << 16
 
 
 class ModelControl:
@@ -24,19 +26,19 @@ class ModelControl:
     def __init__(self, dataplane: DataPlane) -> None:
         self._dataplane = dataplane
 
+    @needs("admin")
     async def load(self, request: Request) -> Response:
         """Load a model, or load it anew when its files changed. Takes no parameters."""
-        _check_admin(request)
-        if parameters := await _parameters(request):
+        if parameters := parameters_of(await read_object(request), ""):
             name = min(parameters)[:64]
             raise InvalidInput(f"parameters.{name}: a model is loaded as the repository has it")
         await self._dataplane.load(request.path_params["name"])
         return Response(media_type="application/json")
 
+    @needs("admin")
     async def unload(self, request: Request) -> Response:
         """Unload a model; with `unload_dependents` also those that an ensemble was made of."""
-        _check_admin(request)
-        parameters = await _parameters(request)
+        parameters = parameters_of(await read_object(request), "")
         dependents = parameters.pop("unload_dependents", False)
         if type(dependents) is not bool:
             place = "parameters.unload_dependents"
@@ -47,15 +49,10 @@ class ModelControl:
         return Response(media_type="application/json")
 
 
-def _check_admin(request: Request) -> None:
-    if "admin" not in request.state.client.scopes:
-        raise PermissionDenied("this needs the scope 'admin'")
-
-
-async def _parameters(request: Request) -> dict[str, Any]:
-    body = await read_body(request.scope, request.receive, MAX_BODY_BYTES)
+async def read_object(request: Request) -> dict[str, Any]:
+    """The body of a request that is small: a JSON object; an empty body is an empty one."""
+    body = await read_body(request.scope, request.receive, _MAX_BODY_BYTES)
     document = parse_json(body) if body.strip() else {}
-    parameters = document.get("parameters", {}) if type(document) is dict else None
-    if type(parameters) is not dict:
-        raise InvalidInput('expected an object whose "parameters" are an object')
-    return parameters
+    if type(document) is not dict:
+        raise InvalidInput(f"the body must be a JSON object, got {describe(document)}")
+    return document

@@ -9,10 +9,10 @@ where we are stricter than Triton's own front end.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
+from typing import Any, Literal
 
 from adapter.contracts.body import parse_json
-from adapter.contracts.v2_tensors import decode_inputs, decode_raw_input, parameters_of, text_of
+from adapter.contracts.v2_tensors import decode_inputs, decode_raw_input, parameters_of, region_of, text_of
 from adapter.core.errors import InvalidInput
 from adapter.core.nested import describe
 from adapter.core.types import InferRequest, ModelMetadata, Parameter, RequestedOutput
@@ -23,16 +23,20 @@ _UNSIGNED = frozenset({"priority", "timeout"})
 """Parameters of the request that Triton takes as unsigned numbers alone."""
 
 
+Form = Literal["json", "binary", "region"]
+"""Elements in the JSON, bytes behind it, or neither: the tensor is in shared memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class OutputForms:
-    """Which outputs are to come as bytes behind the JSON: those of `named`, the others by `default`."""
+    """How outputs are to come: as `named` says, or all in the `default` form when none is named."""
 
-    default: bool = False
-    named: Mapping[str, bool] | None = None
+    default: Form = "json"
+    named: Mapping[str, Form] | None = None
 
-    def binary(self, name: str) -> bool:
-        """Whether the output is to come as bytes."""
-        return self.default if self.named is None else self.named.get(name, False)
+    def of(self, name: str) -> Form:
+        """How the output is to come."""
+        return self.default if self.named is None else self.named.get(name, "json")
 
 
 def header_length(value: str | None, size: int) -> int:
@@ -48,15 +52,15 @@ def header_length(value: str | None, size: int) -> int:
 
 
 def decode_request(
-    metadata: ModelMetadata, version: str, body: bytes, length: int
+    metadata: ModelMetadata, version: str, body: bytes, length: int, *, regions: bool = False
 ) -> tuple[InferRequest, OutputForms]:
     """A body whose first `length` bytes are JSON → the request for `version`, and how its answer is to look.
 
-    Raises InvalidInput that names the place of the mistake.
+    Tensors may lie in shared memory if `regions`. Raises InvalidInput that names the place of the mistake.
     """
     if not length and body:
         tensor = decode_raw_input(metadata, memoryview(body))
-        return InferRequest(metadata.name, version, (tensor,)), OutputForms(default=True)
+        return InferRequest(metadata.name, version, (tensor,)), OutputForms("binary")
     document = parse_json(body if length == len(body) else body[:length])
     if type(document) is not dict:
         raise InvalidInput(f"the body must be a JSON object, got {describe(document)}")
@@ -71,10 +75,10 @@ def decode_request(
         if type(value) is int and value not in _INT64:
             # Over gRPC Triton takes these signed, and reads the same bits as unsigned.
             parameters[name] = value - (1 << 64)
-    tensors = decode_inputs(metadata, document.get("inputs"), memoryview(body)[length:])
-    outputs, named = _outputs(document.get("outputs"))
+    tensors = decode_inputs(metadata, document.get("inputs"), memoryview(body)[length:], regions=regions)
+    outputs, named = _outputs(document.get("outputs"), regions=regions)
     request = InferRequest(metadata.name, version, tensors, outputs, request_id, parameters)
-    return request, OutputForms(default, named if outputs else None)
+    return request, OutputForms("binary" if default else "json", named if outputs else None)
 
 
 def _flag(value: Any, path: str) -> bool:
@@ -101,14 +105,14 @@ def _check_parameters(parameters: Mapping[str, Any]) -> None:
             raise InvalidInput(f"{path}: expected a 64-bit integer, got {describe(value)}")
 
 
-def _outputs(given: Any) -> tuple[tuple[RequestedOutput, ...], dict[str, bool]]:
-    """`outputs` → what is asked of the engine, and which of them are to come as bytes."""
+def _outputs(given: Any, *, regions: bool) -> tuple[tuple[RequestedOutput, ...], dict[str, Form]]:
+    """`outputs` → what is asked of the engine, and how each is to come."""
     if given is None:
         return (), {}
     if type(given) is not list:
         raise InvalidInput(f"outputs: expected an array, got {describe(given)}")
     outputs: dict[str, RequestedOutput] = {}
-    binary = {}
+    forms: dict[str, Form] = {}
     for i, entry in enumerate(given):
         path = f"outputs[{i}]"
         if type(entry) is not dict:
@@ -119,6 +123,12 @@ def _outputs(given: Any) -> tuple[tuple[RequestedOutput, ...], dict[str, bool]]:
             place = f"{path}.parameters.classification"
             raise InvalidInput(f"{place}: expected an integer from 0, got {describe(classes)}")
         wanted: dict[str, Parameter] = {"classification": classes} if classes else {}
+        binary = _flag(parameters.get("binary_data", False), f"{path}.parameters.binary_data")
+        region = region_of(parameters, f"{path}.parameters", allowed=regions)
+        if region is not None:
+            if binary or classes:
+                raise InvalidInput(f"{path}.parameters: what goes to shared memory goes nowhere else")
+            wanted = dict(region.parameters)
         outputs[name] = RequestedOutput(name, wanted)
-        binary[name] = _flag(parameters.get("binary_data", False), f"{path}.parameters.binary_data")
-    return tuple(outputs.values()), binary
+        forms[name] = "region" if region else "binary" if binary else "json"
+    return tuple(outputs.values()), forms

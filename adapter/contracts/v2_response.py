@@ -30,7 +30,10 @@ def encode_response(response: InferResponse, forms: OutputForms) -> tuple[bytes,
     tail: list[bytes | memoryview] = []
     for tensor in response.outputs:
         head = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
-        if forms.binary(tensor.name):
+        form = forms.of(tensor.name)
+        if form == "region":
+            outputs.append(head)
+        elif form == "binary":
             outputs.append({**head, "parameters": {"binary_data_size": len(tensor.data)}})
             tail.append(tensor.data)
         else:

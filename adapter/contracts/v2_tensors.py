@@ -10,13 +10,15 @@ from typing import Any
 from adapter.core.datatypes import DATATYPES
 from adapter.core.errors import InvalidInput
 from adapter.core.nested import decode_tensor, describe, invalid_input
-from adapter.core.types import ModelMetadata, Tensor, TensorMetadata
+from adapter.core.types import ModelMetadata, Region, Tensor, TensorMetadata
 
 _MOST_AXES = 64
-_CARRIED = "exactly one of `data` and `parameters.binary_data_size`"
+_CARRIERS = "exactly one of `data`, `parameters.binary_data_size` and `parameters.shared_memory_region`"
 
 
-def decode_inputs(metadata: ModelMetadata, given: Any, tail: memoryview) -> tuple[Tensor, ...]:
+def decode_inputs(
+    metadata: ModelMetadata, given: Any, tail: memoryview, *, regions: bool
+) -> tuple[Tensor, ...]:
     """The member `inputs`, with the bytes that follow the JSON, in the inputs' order → tensors.
 
     Raises InvalidInput that names the input and the JSON path.
@@ -28,14 +30,14 @@ def decode_inputs(metadata: ModelMetadata, given: Any, tail: memoryview) -> tupl
         raise InvalidInput(f"inputs: {metadata.name!r} has {most} inputs, the request {len(given)}")
     tensors = []
     for i, entry in enumerate(given):
-        tensor, tail = _input(entry, f"inputs[{i}]", tail)
+        tensor, tail = _input(entry, f"inputs[{i}]", tail, regions=regions)
         tensors.append(tensor)
     if tail:
         raise InvalidInput(f"{len(tail)} bytes follow the last input's: the sizes do not add up to the body")
     return tuple(tensors)
 
 
-def _input(entry: Any, path: str, tail: memoryview) -> tuple[Tensor, memoryview]:
+def _input(entry: Any, path: str, tail: memoryview, *, regions: bool) -> tuple[Tensor, memoryview]:
     """One entry of `inputs` → its tensor, and what of `tail` is left to the entries after it."""
     if type(entry) is not dict:
         raise InvalidInput(f"{path}: expected an object, got {describe(entry)}")
@@ -44,8 +46,12 @@ def _input(entry: Any, path: str, tail: memoryview) -> tuple[Tensor, memoryview]
         raise invalid_input(name, f"{path}.datatype", "a datatype of the protocol", describe(datatype))
     shape = _shape(entry.get("shape"), name, path)
     parameters = parameters_of(entry, f"{path}.")
-    if ("data" in entry) == ("binary_data_size" in parameters):
-        raise invalid_input(name, path, _CARRIED, "both" if "data" in entry else "neither")
+    region = region_of(parameters, f"{path}.parameters", allowed=regions)
+    carriers = ("data" in entry) + ("binary_data_size" in parameters) + (region is not None)
+    if carriers != 1:
+        raise invalid_input(name, path, _CARRIERS, f"{carriers} of them")
+    if region is not None:
+        return Tensor(name, datatype, shape, b"", region), tail
     if "data" in entry:
         return _from_json(name, datatype, shape, entry["data"], f"{path}.data"), tail
     size = parameters["binary_data_size"]
@@ -176,3 +182,18 @@ def parameters_of(holder: Mapping[str, Any], path: str) -> dict[str, Any]:
     if type(parameters) is not dict:
         raise InvalidInput(f"{path}parameters: expected an object, got {describe(parameters)}")
     return parameters
+
+
+def region_of(parameters: Mapping[str, Any], path: str, *, allowed: bool) -> Region | None:
+    """Where a tensor lies, if its parameters say so. Raises InvalidInput, also where not `allowed`."""
+    if "shared_memory_region" not in parameters:
+        return None
+    if not allowed:
+        raise InvalidInput(f"{path}.shared_memory_region: shared memory is not offered to this client")
+    numbers = []
+    for member in ("shared_memory_byte_size", "shared_memory_offset"):
+        value = parameters.get(member, 0)
+        if type(value) is not int or not 0 <= value < 1 << 63:
+            raise InvalidInput(f"{path}.{member}: expected an integer from 0, got {describe(value)}")
+        numbers.append(value)
+    return Region(text_of(parameters, "shared_memory_region", path), *numbers)

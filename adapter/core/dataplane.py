@@ -10,7 +10,7 @@ from adapter.core.errors import DeadlineExceeded, EngineUnavailable, ModelNotFou
 from adapter.core.metrics import Metrics
 from adapter.core.ports import Engine
 from adapter.core.rows import join_answers, split
-from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion
+from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion, RegionKind
 
 _NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,128}\Z")
 _VERSION = re.compile(r"[0-9]{1,18}\Z")
@@ -55,6 +55,22 @@ class DataPlane:
         """Unload a model. Raises ModelNotFound, Unavailable."""
         _check_name(name)
         await self._engine.unload(name, dependents=dependents)
+
+    async def regions(self, kind: RegionKind, name: str = "") -> Sequence[Mapping[str, Any]]:
+        """See `Engine.regions`."""
+        return await self._engine.regions(kind, name)
+
+    async def register_system_region(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        """See `Engine.register_system_region`."""
+        await self._engine.register_system_region(name, key, offset, byte_size)
+
+    async def register_cuda_region(self, name: str, handle: bytes, device: int, byte_size: int) -> None:
+        """See `Engine.register_cuda_region`."""
+        await self._engine.register_cuda_region(name, handle, device, byte_size)
+
+    async def unregister_region(self, kind: RegionKind, name: str = "") -> None:
+        """See `Engine.unregister_region`."""
+        await self._engine.unregister_region(kind, name)
 
     async def metadata(self, name: str, version: str = "", label: str = "") -> ModelMetadata:
         """Describe a version, the one that `label` points to, or the latest ready one.

@@ -4,7 +4,8 @@ AdapterError
 ├── InvalidInput          the request can never succeed as it is
 ├── PayloadTooLarge       more bytes than a limit allows
 ├── UnsupportedEncoding   a Content-Encoding that we do not take
-├── Unauthenticated       no credentials, or none that we know
+├── Unauthenticated       no credentials
+│   └── InvalidCredentials  credentials that we do not know, or not any more
 ├── PermissionDenied      known, but not allowed to
 ├── RateLimited           too many requests for now
 ├── NotFound
@@ -55,15 +56,23 @@ class UnsupportedEncoding(AdapterError):
 
 
 class Unauthenticated(AdapterError):
-    """No credentials came, or none that are known and current."""
+    """No credentials came, or (its subclass) none that are known and current."""
 
     code = "unauthenticated"
 
 
+class InvalidCredentials(Unauthenticated):
+    """Credentials came, but they are unknown, forged, expired, revoked, or not for us."""
+
+
 class PermissionDenied(AdapterError):
-    """The client is known, but lacks the scope that the message names."""
+    """The client is known, but lacks `scope`."""
 
     code = "permission_denied"
+
+    def __init__(self, message: str, scope: str = "") -> None:
+        super().__init__(message)
+        self.scope = scope
 
 
 class RateLimited(AdapterError):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -14,6 +15,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self._children: dict[tuple[Any, ...], Any] = {}
         self.requests = Counter(
             "adapter_requests",
             "Requests answered, by contract, model and HTTP status.",
@@ -41,6 +43,19 @@ class Metrics:
             registry=registry,
         )
 
+    def answered(self, contract: str, model: str, status: int, seconds: float) -> None:
+        """Count one request and the time that it took."""
+        self._child(self.requests, contract, model, str(status)).inc()
+        self._child(self.request_seconds, contract, model).observe(seconds)
+
+    def _child(self, metric: Any, *labels: str) -> Any:
+        """The metric with these labels; looking one up here is cheaper than asking the metric for it."""
+        key = (metric, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
+
     @contextmanager
     def inference(self, model: str) -> Iterator[None]:
         """Time one inference of a model that exists."""
@@ -48,4 +63,4 @@ class Metrics:
         try:
             yield
         finally:
-            self.inference_seconds.labels(model).observe(perf_counter() - started)
+            self._child(self.inference_seconds, model).observe(perf_counter() - started)

@@ -1,16 +1,21 @@
-"""The two seams: what the adapter asks of an inference engine and of a job queue."""
+"""The seams: what the adapter asks of an inference engine and of a job queue, and the gateway of security."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from adapter.core.types import (
+    Client,
     InferRequest,
     InferResponse,
     Job,
+    JobPage,
     JobResult,
     JobStatus,
     ModelMetadata,
     ModelVersion,
+    Quota,
+    RegionKind,
+    Submission,
 )
 
 
@@ -45,6 +50,18 @@ class Engine(Protocol):
     async def unload(self, name: str, *, dependents: bool) -> None:
         """Unload the model, with `dependents` also the models that an ensemble was made of."""
 
+    async def regions(self, kind: RegionKind, name: str = "") -> Sequence[Mapping[str, Any]]:
+        """The shared-memory regions that are registered, or that one. Raises `NotFound`."""
+
+    async def register_system_region(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        """Map a region of the engine's machine. Raises `InferenceFailed` when it cannot."""
+
+    async def register_cuda_region(self, name: str, handle: bytes, device: int, byte_size: int) -> None:
+        """Map a region of a GPU by its IPC handle. Raises `InferenceFailed` when it cannot."""
+
+    async def unregister_region(self, kind: RegionKind, name: str = "") -> None:
+        """Forget the region, or without a name all of this kind."""
+
     def forget(self) -> None:
         """Believe nothing that was said of models so far: the next look-up asks the engine."""
 
@@ -53,19 +70,29 @@ class Engine(Protocol):
 
 
 class Delivery(Protocol):
-    """A job lent to this worker until it is finished or given back."""
+    """A job lent to this worker until it is finished or given back.
+
+    `deliveries` counts from 1 how often it was lent, `attempt` the same without those that were excused.
+    """
 
     job: Job
+    deliveries: int
     attempt: int
 
     async def extend(self) -> None:
         """Keep it for another `ack_wait_s`."""
 
-    async def finish(self, result: JobResult) -> None:
-        """Publish the result, unless one is there already, and strike the job off the queue."""
+    async def settled(self) -> bool:
+        """Strike the job off the queue if it has a result already, and say whether it has."""
 
-    async def give_back(self, delay_s: float) -> None:
-        """Let it be delivered again after `delay_s`."""
+    async def finish(self, result: JobResult) -> None:
+        """Publish the result, unless one is there already, and strike the job off the queue.
+
+        Raises `PayloadTooLarge`.
+        """
+
+    async def give_back(self, delay_s: float, *, excused: bool) -> None:
+        """Let it be delivered again after `delay_s`; `excused` says that this attempt does not count."""
 
 
 class JobQueue(Protocol):
@@ -77,11 +104,21 @@ class JobQueue(Protocol):
     def open(self) -> None:
         """Begin to connect; needs a running event loop."""
 
-    async def submit(self, job: Job) -> None:
-        """Store the job durably; it will run at least once. Raises `QueueFull`, `PayloadTooLarge`."""
+    async def submit(self, submission: Submission) -> str:
+        """Store the job durably, and return its id; it will run at least once.
 
-    async def status(self, client: str, job_id: str) -> JobStatus:
-        """Where the client's job stands. Raises `JobNotFound`."""
+        With an idempotency key that was seen before this is the id that it had then. Raises `QueueFull`,
+        `PayloadTooLarge`, `IdempotencyConflict`.
+        """
+
+    async def status(self, client: str, job_id: str, wait_s: float = 0) -> JobStatus:
+        """Where the client's job stands, as soon as it has ended, or after `wait_s`. Raises `JobNotFound`."""
+
+    async def cancel(self, client: str, job_id: str) -> JobStatus:
+        """End the client's job unless it has ended; returns where it stands. Raises `JobNotFound`."""
+
+    async def page(self, client: str, limit: int, before: str = "") -> JobPage:
+        """Up to `limit` of the client's jobs, newest first, from the page that begins with `before`."""
 
     async def fetch(self, most: int, wait_s: float) -> Sequence[Delivery]:
         """Take up to `most` jobs, waiting at most `wait_s` for the first one."""
@@ -91,3 +128,20 @@ class JobQueue(Protocol):
 
     async def close(self) -> None:
         """Let go of the queue."""
+
+
+class Authenticator(Protocol):
+    """Knows who is calling."""
+
+    async def authenticate(self, credential: str) -> Client:
+        """Whose credential this is. Raises `InvalidCredentials`; `Unavailable` when none can tell."""
+
+
+class RateLimiter(Protocol):
+    """Knows how often a client may call."""
+
+    async def admit(self, client: Client) -> Quota | None:
+        """Count one request of the client; None means that it has no limit."""
+
+    def failed(self, address: str) -> Quota | None:
+        """Count one failed authentication from an address; None means that there is no limit."""

@@ -12,9 +12,31 @@ AnswerForm = Literal["predictions", "outputs", "names"]
 """How an answer mirrors its input: V1's rows, V1's columns, or MIaaS's object of named outputs."""
 
 
+RegionKind = Literal["system", "cuda"]
+"""Shared memory of the machine (/dev/shm), or of a GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A stretch of a shared-memory region that is registered with the engine under `name`."""
+
+    name: str
+    byte_size: int
+    offset: int = 0
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """The parameters by which Triton's shared-memory extension says where a tensor lies."""
+        return {
+            "shared_memory_region": self.name,
+            "shared_memory_byte_size": self.byte_size,
+            "shared_memory_offset": self.offset,
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A named tensor; `data` is the protocol's binary form.
+    """A named tensor; `data` is the protocol's binary form, empty where the tensor lies in a `region`.
 
     Fixed-size elements are little-endian in row-major order; each BYTES element follows its length as a
     32-bit unsigned integer.
@@ -24,11 +46,15 @@ class Tensor:
     datatype: str
     shape: tuple[int, ...]
     data: bytes | memoryview
+    region: Region | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
-    """An output that is wanted, and how: `classification` asks for the labels of the N largest values."""
+    """An output that is wanted, and how: `classification` asks for the labels of the N largest values.
+
+    With a region's parameters it is written there, and the response says no more than datatype and shape.
+    """
 
     name: str
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
@@ -122,11 +148,47 @@ class Client:
 
     id: str
     scopes: frozenset[str] = frozenset({"infer", "read"})
+    rate_per_minute: int | None = None
+    """Its own rate limit, 0 for none; None is everybody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a rate limit said to one request: how many a minute, how many are left, and when more come."""
+
+    limit: int
+    remaining: int
+    reset_s: int
+    granted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A client's word for one request, and a digest of what the request says."""
+
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """An asynchronous inference that asks to be accepted; `priority` counts as Triton's does."""
+
+    client: str
+    request: InferRequest
+    form: AnswerForm
+    batched: bool
+    timeout_s: float
+    priority: int = 0
+    idempotency: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An accepted asynchronous inference; times are seconds since the epoch."""
+    """An accepted asynchronous inference; times are seconds since the epoch.
+
+    `replaces` is 0, or for a failed job that an operator queued again what stands for its failed result.
+    """
 
     id: str
     client: str
@@ -135,6 +197,7 @@ class Job:
     batched: bool
     submitted: float
     deadline: float
+    replaces: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +219,18 @@ class JobResult:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """Where a job stands, since `timestamp` (epoch seconds); `result` is None until its end."""
+    """Where a job stands, since `timestamp`; times are epoch seconds. `result` is None until its end."""
 
     id: str
+    model: str
+    submitted: float
     timestamp: float
     result: JobResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Some of a client's jobs, newest first; `next` begins the page after it, "" when there is none."""
+
+    jobs: tuple[JobStatus, ...]
+    next: str = ""

@@ -69,8 +69,10 @@ def _parameters(number: int, parameters: Mapping[str, Parameter]) -> Iterator[by
 
 def _tensor(number: int, tensor: Tensor) -> bytes:
     shape = b"".join(map(_varint, tensor.shape))
-    head = _text(1, tensor.name) + _text(2, tensor.datatype)
-    return _field(number, head + (_field(3, shape) if shape else b""))
+    head = _text(1, tensor.name) + _text(2, tensor.datatype) + (_field(3, shape) if shape else b"")
+    if tensor.region is not None:
+        head += b"".join(_parameters(4, tensor.region.parameters))
+    return _field(number, head)
 
 
 def encode_request(request: InferRequest) -> bytes:
@@ -85,7 +87,8 @@ def encode_request(request: InferRequest) -> bytes:
     for output in request.outputs:
         parts.append(_field(6, _text(1, output.name) + b"".join(_parameters(2, output.parameters))))
     for tensor in request.inputs:
-        parts += (b"\x3a", _varint(len(tensor.data)), tensor.data)
+        if tensor.region is None:
+            parts += (b"\x3a", _varint(len(tensor.data)), tensor.data)
     return b"".join(parts)
 
 

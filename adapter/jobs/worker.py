@@ -7,34 +7,30 @@ stops in between, the message stands, and another worker takes it.
 import asyncio
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
+import uvloop
 from prometheus_client import CollectorRegistry
 
 from adapter.core.dataplane import DataPlane
-from adapter.core.errors import (
-    AdapterError,
-    DeadlineExceeded,
-    EngineUnavailable,
-    ModelCrashed,
-    ModelNotFound,
-    PayloadTooLarge,
-    Unavailable,
-)
+from adapter.core.errors import AdapterError, PayloadTooLarge, Unavailable
 from adapter.core.metrics import Metrics
 from adapter.core.ports import Delivery, JobQueue
-from adapter.core.types import Job, JobError, JobResult
+from adapter.core.types import JobError, JobResult
 from adapter.jobs.jetstream import JetStreamQueue
+from adapter.jobs.runner import Retry, Runner, failure
 from adapter.logs import configure_logs
+from adapter.nats import NatsConnection
+from adapter.security.tls import channel_credentials
 from adapter.settings import Settings
 from adapter.triton.client import TritonEngine
 
 _log = structlog.get_logger()
 
 _PAUSE_S = 0.5
-_FETCH_S = 2.0
-_MOST_DELAY_S = 10.0
+_FETCH_S = 1.0
 
 
 class Worker:
@@ -45,114 +41,120 @@ class Worker:
         self._dataplane = dataplane
         self._metrics = metrics
         self._settings = settings
+        self._runner = Runner(dataplane, settings.job_attempts, settings.infer_timeout_s)
         self._stopping = asyncio.Event()
-        self._running: dict[asyncio.Task[None], Delivery] = {}
+        self._freed = asyncio.Event()
+        self._running: dict[asyncio.Task[None], tuple[Delivery, float]] = {}
 
     def stop(self) -> None:
         """Take no more jobs; `run` then returns."""
         self._stopping.set()
+        self._freed.set()
 
     async def run(self) -> None:
         """Work until stopped; then let what runs finish in time, and give the rest back."""
-        stopping = asyncio.create_task(self._stopping.wait())
-        while not self._stopping.is_set():
-            fetching = asyncio.create_task(self._fetch())
-            await asyncio.wait([fetching, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if fetching.done():
-                fetching.result()
-            else:
-                # What the server sends from here on comes again after ack_wait.
-                fetching.cancel()
-        await self._drain()
+        keeping = asyncio.create_task(self._keep())
+        try:
+            while not self._stopping.is_set():
+                await self._take()
+            await self._drain()
+        finally:
+            keeping.cancel()
 
-    async def _fetch(self) -> None:
-        if len(self._running) >= self._settings.worker_slots:
-            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+    async def _take(self) -> None:
+        """Fill the free slots."""
+        while len(self._running) >= self._settings.worker_slots and not self._stopping.is_set():
+            self._freed.clear()
+            await self._freed.wait()
         try:
             # A job must not be taken, and its attempt counted, while no engine can run it.
             await self._dataplane.models()
             free = self._settings.worker_slots - len(self._running)
-            deliveries = await self._queue.fetch(free, _FETCH_S)
-        except Unavailable as error:
+            deliveries = await self._queue.fetch(free, _FETCH_S) if free > 0 else []
+        except AdapterError as error:
             _log.debug("waiting", reason=error.message)
-            await asyncio.sleep(_PAUSE_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _PAUSE_S)
+            return
+        if self._stopping.is_set():
+            await self._give_back(deliveries)
             return
         for delivery in deliveries:
             task = asyncio.create_task(self._work(delivery))
-            self._running[task] = delivery
-            task.add_done_callback(self._running.pop)
+            self._running[task] = (delivery, time.monotonic())
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._running.pop(task, None)
+        self._freed.set()
 
     async def _work(self, delivery: Delivery) -> None:
         """Run one job to its end, or give it back."""
-        keeping = asyncio.create_task(self._keep(delivery))
         try:
-            result = await self._outcome(delivery)
-            if result is None:
+            # Its last worker may have died, or lost NATS, between the result and the acknowledgement.
+            if delivery.deliveries > 1 and await delivery.settled():
+                return
+            outcome = await self._runner.run(delivery)
+            if isinstance(outcome, Retry):
                 self._metrics.jobs.labels("given_back").inc()
-                await delivery.give_back(min(_PAUSE_S * 2**delivery.attempt, _MOST_DELAY_S))
+                await delivery.give_back(outcome.delay_s, excused=outcome.excused)
             else:
-                await self._finish(delivery, result)
+                await self._finish(delivery, outcome)
         except AdapterError as error:
             # The message stands: it is delivered again after ack_wait.
             _log.warning("job not settled", job=delivery.job.id, reason=error.message)
-        finally:
-            keeping.cancel()
+        except Exception:
+            _log.exception("job not settled", job=delivery.job.id)
 
     async def _finish(self, delivery: Delivery, result: JobResult) -> None:
-        try:
-            await delivery.finish(result)
-        except PayloadTooLarge as error:
-            result = _failure(delivery.job, error.code, f"the result is too large: {error.message}")
-            await delivery.finish(result)
+        """Save the result and strike off the job; a queue that is away is waited for, within reason."""
+        until = time.monotonic() + self._settings.ack_wait_s
+        while True:
+            try:
+                await delivery.finish(result)
+                break
+            except PayloadTooLarge as error:
+                result = failure(delivery.job, error.code, f"the result is too large: {error.message}")
+            except Unavailable:
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(_PAUSE_S)
         failed = isinstance(result.outcome, JobError)
         self._metrics.jobs.labels("failed" if failed else "completed").inc()
 
-    async def _outcome(self, delivery: Delivery) -> JobResult | None:
-        """The job's result, or None when another attempt may do better."""
-        job = delivery.job
-        try:
-            left = job.deadline - time.time()
-            if left <= 0:
-                raise DeadlineExceeded("the deadline passed before the request could run")
-            metadata = await self._dataplane.metadata(job.request.model_name, job.request.model_version)
-            timeout_s = min(left, self._settings.infer_timeout_s)
-            response = await self._dataplane.infer(metadata, job.request, timeout_s)
-        except (EngineUnavailable, ModelCrashed, ModelNotFound) as error:
-            # All was there when the job was accepted. It may come back, or the job itself took it down.
-            if delivery.attempt < self._settings.job_attempts:
-                return None
-            return _failure(job, error.code, f"given up after {delivery.attempt} attempts: {error.message}")
-        except Unavailable:
-            return None
-        except AdapterError as error:
-            return _failure(job, error.code, error.message)
-        return JobResult(response, job.form, job.batched)
-
-    async def _keep(self, delivery: Delivery) -> None:
-        """Tell the queue again and again that the job is being worked on."""
+    async def _keep(self) -> None:
+        """Tell the queue again and again what is being worked on, up to a time that no job may take."""
+        longest_s = self._settings.infer_timeout_s + self._settings.ack_wait_s
         while True:
             await asyncio.sleep(self._settings.ack_wait_s / 3)
-            with suppress(AdapterError):
-                await delivery.extend()
+            for delivery, since in list(self._running.values()):
+                if time.monotonic() - since < longest_s:
+                    with suppress(AdapterError):
+                        await delivery.extend()
 
     async def _drain(self) -> None:
         if self._running:
             await asyncio.wait(self._running, timeout=self._settings.shutdown_timeout_s / 2)
-        for task, delivery in list(self._running.items()):
+        left = list(self._running.items())
+        for task, _ in left:
             task.cancel()
-            with suppress(AdapterError):
-                await delivery.give_back(0)
+        await self._give_back([delivery for _, (delivery, _) in left])
 
-
-def _failure(job: Job, code: str, message: str) -> JobResult:
-    return JobResult(JobError(code, message), job.form, job.batched)
+    async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Let others have at once what this worker will not run."""
+        calls = (delivery.give_back(0, excused=True) for delivery in deliveries)
+        for outcome in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                _log.warning("job not given back", reason=str(outcome))
 
 
 async def _main(settings: Settings) -> None:
     metrics = Metrics(CollectorRegistry())
-    engine = TritonEngine(settings)
-    queue = JetStreamQueue(settings)
+    engine = TritonEngine(settings, channel_credentials(settings))
+    connection = NatsConnection(settings)
+    queue = JetStreamQueue(settings, connection)
     queue.open()
+    connection.open()
     worker = Worker(queue, DataPlane(engine, metrics), metrics, settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -162,10 +164,12 @@ async def _main(settings: Settings) -> None:
         await worker.run()
     finally:
         await queue.close()
+        await connection.close()
         await engine.close()
 
 
 def main(settings: Settings) -> None:
     """Run one worker process until SIGTERM or SIGINT."""
     configure_logs(settings)
-    asyncio.run(_main(settings))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_main(settings))

@@ -1,98 +1,144 @@
 """API keys: `miaas_<id>_<secret>`, of which only a keyed digest is ever stored."""
 
-import fcntl
 import hmac
-import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
-import orjson
 import structlog
 
-from adapter.core.errors import Unauthenticated
+from adapter.core.errors import InvalidCredentials
 from adapter.core.types import Client
+from adapter.security.keyfile import KeyFile, KeyFileError, StoredKey
 
 _log = structlog.get_logger()
 
+PREFIX = "miaas_"
 SCOPES = frozenset({"infer", "read", "admin"})
+MOST_LIVE_KEYS = 2
+"""Of one client: the one in use, and the one that takes over."""
 _FORM = re.compile(r"miaas_([0-9a-f]{16})_([0-9A-Za-z_-]{43})\Z")
+# No colon: the clients of access tokens hold one.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}\Z")
 _RELOAD_S = 1.0
 _NOBODY = b"\0" * 32
 _UNKNOWN = "the API key is not known, or not valid any more"
 
 
-@dataclass(frozen=True, slots=True)
-class StoredKey:
-    """What the key file holds of a key; `name` is the client's, `expires` is in epoch seconds."""
-
-    id: str
-    name: str
-    digest: str
-    scopes: tuple[str, ...]
-    created: float
-    expires: float | None = None
+class ChangeRefused(Exception):
+    """A change of the keys that cannot be made; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key as its owner gets it, once."""
+    """A key as its owner gets it, once; `expires` is in epoch seconds."""
 
     id: str
     name: str
     key: str
     scopes: tuple[str, ...]
     expires: float | None
+    rate_per_minute: int | None = None
 
 
 class KeyStore:
-    """The keys in one file, shared by processes: each looks for changes at most once a second.
-
-    Beside `path` stands a file with the digests' key. Both are readable by their owner alone.
-    """
+    """The keys in one file, shared by processes: each looks for changes at most once a second."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._secret_path = path.with_suffix(".secret")
+        self._file = KeyFile(path)
         self._secret = b""
         self._keys: dict[str, StoredKey] = {}
-        self._seen: tuple[int, int] | None = None
+        self._seen: object = None
         self._next_look = 0.0
 
     def authenticate(self, key: str) -> Client:
-        """Whose key this is. Raises Unauthenticated; how long that takes tells nothing about ids."""
+        """Whose key this is. Raises InvalidCredentials; how long that takes tells nothing about ids."""
         self._reload()
         form = _FORM.match(key)
         if form is None:
-            raise Unauthenticated(_UNKNOWN)
+            raise InvalidCredentials(_UNKNOWN)
         key_id, secret = form.groups()
+        if key_id not in self._keys:
+            # It may have been made a moment ago.
+            self._next_look = 0.0
+            self._reload()
         stored = self._keys.get(key_id)
         expected = bytes.fromhex(stored.digest) if stored else _NOBODY
-        if not hmac.compare_digest(self._digest(key_id, secret), expected) or stored is None:
-            raise Unauthenticated(_UNKNOWN)
-        if stored.expires is not None and stored.expires <= time.time():
-            raise Unauthenticated(_UNKNOWN)
-        return Client(stored.name, frozenset(stored.scopes))
+        matches = hmac.compare_digest(_digest(self._secret, key_id, secret), expected)
+        if not matches or stored is None or not stored.live(time.time()):
+            raise InvalidCredentials(_UNKNOWN)
+        return Client(stored.name, frozenset(stored.scopes), stored.rate_per_minute)
 
-    def create(self, name: str, scopes: Iterable[str], expires: float | None = None) -> NewKey:
-        """Make a key for the client `name` and store its digest. Raises ValueError for an unknown scope."""
+    def all(self) -> list[StoredKey]:
+        """Every key that was not revoked, the newest last. Raises KeyFileError."""
+        return sorted(self._file.read().keys.values(), key=lambda key: key.created)
+
+    def create(
+        self,
+        name: str,
+        scopes: Iterable[str],
+        expires: float | None = None,
+        rate_per_minute: int | None = None,
+    ) -> NewKey:
+        """Make a key for the client `name`, whose second live one it may be.
+
+        Raises ChangeRefused for a name, scope or time that cannot be, or a third key; KeyFileError.
+        """
         wanted = tuple(sorted(set(scopes)))
-        if unknown := set(wanted) - SCOPES:
-            raise ValueError(f"unknown scope {min(unknown)!r}; there are {', '.join(sorted(SCOPES))}")
-        key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
-        with self._locked() as keys:
-            digest = self._digest(key_id, secret).hex()
-            keys[key_id] = StoredKey(key_id, name, digest, wanted, time.time(), expires)
-        return NewKey(key_id, name, f"miaas_{key_id}_{secret}", wanted, expires)
+        if not _NAME.match(name):
+            raise ChangeRefused("a name is 1 to 64 letters, digits and . _ @ + -, a letter or digit first")
+        if not wanted or set(wanted) - SCOPES:
+            raise ChangeRefused(f"scopes are one or more of {', '.join(sorted(SCOPES))}")
+        now = time.time()
+        if expires is not None and expires <= now:
+            raise ChangeRefused("the key would have expired already")
+        with self._file.changing("created") as change:
+            _check_room(change.keys, name, now)
+            new, stored = _make(change.secret, name, wanted, expires, rate_per_minute)
+            change.put(stored)
+        self._next_look = 0.0
+        return new
 
-    def _digest(self, key_id: str, secret: str) -> bytes:
-        return blake2b(f"{key_id}:{secret}".encode(), key=self._secret, digest_size=32).digest()
+    def revoke(self, which: str) -> list[StoredKey]:
+        """Revoke a key by its id, or all keys of a client by its name; returns them.
+
+        Raises ChangeRefused when there is none, KeyFileError.
+        """
+        with self._file.changing("revoked") as change:
+            gone = _named(change.keys, which)
+            for key in gone:
+                change.remove(key)
+        self._next_look = 0.0
+        return gone
+
+    def rotate(self, which: str, overlap_s: float) -> NewKey:
+        """Make a key that takes over from the one with this id, or from a client's only one.
+
+        The new key has the same name, scopes, rate and length of life; the old one lives for `overlap_s`
+        more at most. Raises ChangeRefused, KeyFileError.
+        """
+        now = time.time()
+        with self._file.changing("rotated") as change:
+            found = [key for key in _named(change.keys, which) if key.live(now)]
+            if len(found) != 1:
+                raise ChangeRefused(f"{which!r} has {len(found)} live keys; say which one by its id")
+            old = found[0]
+            if overlap_s > 0:
+                _check_room(change.keys, old.name, now)
+            expires = None if old.expires is None else now + (old.expires - old.created)
+            new, stored = _make(change.secret, old.name, old.scopes, expires, old.rate_per_minute)
+            ends = now + overlap_s if old.expires is None else min(old.expires, now + overlap_s)
+            change.put(stored)
+            if overlap_s > 0:
+                change.put(replace(old, expires=ends))
+            else:
+                change.remove(old)
+        self._next_look = 0.0
+        return new
 
     def _reload(self) -> None:
         """Take in a changed file; one that cannot be read leaves the keys as they were."""
@@ -100,43 +146,46 @@ class KeyStore:
         if now < self._next_look:
             return
         self._next_look = now + _RELOAD_S
+        stamp = self._file.stamp()
+        if stamp == self._seen:
+            return
         try:
-            status = self._path.stat()
-            if (status.st_mtime_ns, status.st_ino) != self._seen:
-                self._read()
-                self._seen = (status.st_mtime_ns, status.st_ino)
-        except FileNotFoundError:
-            self._keys, self._seen = {}, None
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            _log.error("key file not readable, the old keys stay", path=str(self._path), error=repr(error))
-
-    def _read(self) -> None:
-        entries: list[dict[str, Any]] = orjson.loads(self._path.read_bytes())["keys"]
-        keys = [StoredKey(**{**entry, "scopes": tuple(entry["scopes"])}) for entry in entries]
-        self._secret = self._secret_path.read_bytes()
-        self._keys = {key.id: key for key in keys}
-
-    @contextmanager
-    def _locked(self) -> Iterator[dict[str, StoredKey]]:
-        """The keys, to be changed; written back as a whole while no other process does so."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(self._path.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if self._path.exists():
-                self._read()
-            else:
-                self._keys, self._secret = {}, secrets.token_bytes(32)
-                _write(self._secret_path, self._secret)
-            yield self._keys
-            _write(self._path, orjson.dumps({"keys": [asdict(key) for key in self._keys.values()]}))
-            self._next_look = 0.0
+            content = self._file.read()
+        except KeyFileError as error:
+            _log.error("key file not readable, the old keys stay", reason=str(error))
+            return
+        self._seen = stamp
+        added, removed = content.keys.keys() - self._keys.keys(), self._keys.keys() - content.keys.keys()
+        self._secret, self._keys = content.secret, content.keys
+        if added or removed:
+            _log.info("keys changed", added=sorted(added), removed=sorted(removed))
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Replace the file as a whole, readable by its owner alone."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+def _digest(store_secret: bytes, key_id: str, secret: str) -> bytes:
+    return blake2b(f"{key_id}:{secret}".encode(), key=store_secret, digest_size=32).digest()
+
+
+def _make(
+    store_secret: bytes,
+    name: str,
+    scopes: tuple[str, ...],
+    expires: float | None,
+    rate_per_minute: int | None,
+) -> tuple[NewKey, StoredKey]:
+    key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+    digest = _digest(store_secret, key_id, secret).hex()
+    stored = StoredKey(key_id, name, digest, scopes, time.time(), expires, rate_per_minute)
+    return NewKey(key_id, name, f"{PREFIX}{key_id}_{secret}", scopes, expires, rate_per_minute), stored
+
+
+def _check_room(keys: dict[str, StoredKey], name: str, now: float) -> None:
+    live = [key.id for key in keys.values() if key.name == name and key.live(now)]
+    if len(live) >= MOST_LIVE_KEYS:
+        raise ChangeRefused(f"{name!r} has {len(live)} live keys ({', '.join(live)}); revoke one first")
+
+
+def _named(keys: dict[str, StoredKey], which: str) -> list[StoredKey]:
+    found = [key for key in keys.values() if which in (key.id, key.name)]
+    if not found:
+        raise ChangeRefused(f"no key has the id or name {which!r}")
+    return found

@@ -13,12 +13,14 @@ from typing import Self
 
 from prometheus_client.multiprocess import mark_process_dead
 
+from adapter.security.tls import TlsError, is_loopback, refuse_plain_text
 from adapter.settings import Settings
 from adapter.sockets import ListenError, listen
 from adapter.standalone import nats, reaper, triton, wheels
+from adapter.standalone.certificates import Certificates, issue
 from adapter.standalone.child import Child
 from adapter.standalone.errors import StartError
-from adapter.standalone.network import LOOPBACK, hold_port, http_url, port_of
+from adapter.standalone.network import LOOPBACK, hold_port, http_url, port_of, reachable
 from adapter.standalone.state import run_prefix
 
 FRONT_GRACE_S = 4.5
@@ -39,32 +41,53 @@ class Site:
     ops: socket.socket
     triton_ports: triton.Ports
     nats_port: int
+    tls: Certificates | None
+    """Of `--tls`: then everything speaks TLS."""
 
     @classmethod
     @contextmanager
-    def open(cls, settings: Settings, repository: Path, workers: int) -> Iterator[Self]:
+    def open(cls, settings: Settings, repository: Path, workers: int, tls: bool) -> Iterator[Self]:
         """Find the servers and take the ports, which are given back in the end. Raises `StartError`."""
         found = wheels.find()
+        certificates = issue(settings.state_dir / "tls", reachable(settings.host)) if tls else None
         with ExitStack() as stack:
             try:
                 api = stack.enter_context(listen(settings.host, settings.port, "--port"))
                 ops = stack.enter_context(listen(settings.ops_host, settings.ops_port, "--ops-port"))
+                for listening in (api, ops):
+                    refuse_plain_text(
+                        listening.getsockname()[0], tls or settings.tls_cert_file is not None, settings
+                    )
                 held = [port_of(stack.enter_context(hold_port())) for _ in range(4)]
-            except ListenError as error:
+            except (ListenError, TlsError) as error:
                 raise StartError(str(error)) from error
             run = run_prefix(settings.state_dir) + secrets.token_hex(4)
             ports = triton.Ports(*held[:3])
-            yield cls(settings, repository, workers, found, run, api, ops, ports, held[3])
+            yield cls(settings, repository, workers, found, run, api, ops, ports, held[3], certificates)
 
     @property
     def url(self) -> str:
         """The API's URL for a client on this machine."""
-        return http_url(self.settings.host, port_of(self.api))
+        return http_url(self.settings.host, port_of(self.api), self._secured)
 
     @property
     def ops_url(self) -> str:
         """The URL of the operations listener."""
-        return http_url(self.settings.ops_host, port_of(self.ops))
+        return http_url(self.settings.ops_host, port_of(self.ops), self.ops_secured)
+
+    @property
+    def nats_url(self) -> str:
+        """Where a NATS client connects."""
+        return nats.url(self.nats_port, self.tls is not None)
+
+    @property
+    def ops_secured(self) -> bool:
+        """Whether the operations listener speaks TLS."""
+        return self._secured and not is_loopback(self.settings.ops_host)
+
+    @property
+    def _secured(self) -> bool:
+        return self.tls is not None or self.settings.tls_cert_file is not None
 
 
 @dataclass(frozen=True)
@@ -110,7 +133,7 @@ def build(site: Site, report: Callable[[str], None], changed: Callable[[], None]
     environment = {**os.environ, reaper.RUN_VARIABLE: site.run}
 
     configuration = run_dir / "nats.conf"
-    nats.write_configuration(configuration, site.nats_port, state_dir / "nats")
+    nats.write_configuration(configuration, site.nats_port, state_dir / "nats", site.tls)
     nats_server = Child(
         "nats",
         nats.command(site.wheels.nats_server, configuration),
@@ -126,7 +149,7 @@ def build(site: Site, report: Callable[[str], None], changed: Callable[[], None]
     ports = site.triton_ports
     tritonserver = Child(
         "triton",
-        triton.command(site.wheels, site.repository, backends, ports, site.run),
+        triton.command(site.wheels, site.repository, backends, ports, site.run, site.tls),
         triton.environment(site.wheels, python_bin, environment),
         logs / "triton.log",
         report,
@@ -165,9 +188,24 @@ def _settings_of_ours(site: Site) -> dict[str, str]:
         "ADAPTER_OPS_PORT": str(port_of(site.ops)),
         "ADAPTER_DOCS": str(serves_docs(settings)).lower(),
         "ADAPTER_TRITON_GRPC_URL": f"{LOOPBACK}:{site.triton_ports.grpc}",
-        "ADAPTER_NATS_URL": nats.url(site.nats_port),
+        "ADAPTER_NATS_URL": site.nats_url,
+        **(_tls_settings(site.tls) if site.tls else {}),
         "ADAPTER_STATE_DIR": str(settings.state_dir),
         "ADAPTER_SHUTDOWN_TIMEOUT_S": str(min(settings.shutdown_timeout_s, FRONT_GRACE_S - 1)),
+    }
+
+
+def _tls_settings(tls: Certificates) -> dict[str, str]:
+    return {
+        "ADAPTER_TLS_CERT_FILE": str(tls.server),
+        "ADAPTER_TLS_KEY_FILE": str(tls.server_key),
+        "ADAPTER_TRITON_TLS": "true",
+        "ADAPTER_TRITON_CA_FILE": str(tls.ca),
+        "ADAPTER_TRITON_CERT_FILE": str(tls.client),
+        "ADAPTER_TRITON_KEY_FILE": str(tls.client_key),
+        "ADAPTER_NATS_CA_FILE": str(tls.ca),
+        "ADAPTER_NATS_CERT_FILE": str(tls.client),
+        "ADAPTER_NATS_KEY_FILE": str(tls.client_key),
     }
 
 

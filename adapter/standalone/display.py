@@ -1,7 +1,9 @@
 """What `up` shows: progress while models load, what happens to the children, and how to use it."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -67,9 +69,10 @@ class Display:
         self.line(f"{curl}\n")
 
 
-def curl_command(url: str, api_key: str, models: list[str]) -> str:
+def curl_command(url: str, api_key: str, models: list[str], ca: Path | None = None) -> str:
     """A command to paste: a prediction by the iris model if it is there, else the list of models."""
-    command = f"curl -H 'Authorization: Bearer {api_key}' {url}/v1/models"
+    trust = f"--cacert {shlex.quote(str(ca))} " if ca else ""
+    command = f"curl {trust}-H 'Authorization: Bearer {api_key}' {url}/v1/models"
     if "sklearn-iris" not in models:
         return command
     return f"""{command}/sklearn-iris:predict -d '{{"instances": [[5.1, 3.5, 1.4, 0.2]]}}'"""

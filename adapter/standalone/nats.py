@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from adapter.standalone.certificates import Certificates
 from adapter.standalone.network import LOOPBACK
 
 # `sync_interval: always` stands on a line of its own, or it is not read: without it an acknowledged job
@@ -15,11 +16,26 @@ jetstream {{
   sync_interval: always
 }}
 """
+TLS = """\
+tls {{
+  cert_file: {certificate}
+  key_file: {key}
+  ca_file: {ca}
+  verify: true
+}}
+"""
 
 
-def write_configuration(path: Path, port: int, store: Path) -> None:
-    """Write to `path` the configuration of a server on `port` of the loopback interface, files in `store`."""
-    path.write_text(CONFIGURATION.format(host=LOOPBACK, port=port, store=json.dumps(str(store))))
+def write_configuration(path: Path, port: int, store: Path, tls: Certificates | None = None) -> None:
+    """Write to `path` the configuration of a server on `port` of the loopback interface, files in `store`.
+
+    With `tls` it speaks TLS, to clients with a certificate of the same CA alone.
+    """
+    text = CONFIGURATION.format(host=LOOPBACK, port=port, store=json.dumps(str(store)))
+    if tls:
+        files = {"certificate": tls.server, "key": tls.server_key, "ca": tls.ca}
+        text += TLS.format(**{name: json.dumps(str(file)) for name, file in files.items()})
+    path.write_text(text)
 
 
 def command(nats_server: Path, configuration: Path) -> list[str]:
@@ -27,6 +43,6 @@ def command(nats_server: Path, configuration: Path) -> list[str]:
     return [str(nats_server), "--config", str(configuration)]
 
 
-def url(port: int) -> str:
+def url(port: int, tls: bool = False) -> str:
     """What a client is told to connect to."""
-    return f"nats://{LOOPBACK}:{port}"
+    return f"{'tls' if tls else 'nats'}://{LOOPBACK}:{port}"

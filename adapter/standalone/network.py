@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from contextlib import suppress
 
 LOOPBACK = "127.0.0.1"
@@ -34,20 +35,22 @@ def is_open(port: int) -> bool:
 
 def reachable(host: str) -> str:
     """The address under which a client on this machine finds a server that listens on `host`."""
-    return {"0.0.0.0": LOOPBACK, "": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - compares, binds not
+    return {"0.0.0.0": LOOPBACK, "": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 # nosec B104
 
 
-def http_url(host: str, port: int) -> str:
+def http_url(host: str, port: int, tls: bool = False) -> str:
     """The URL for a client on this machine of a server that listens on `host`."""
-    name = reachable(host)
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    name, scheme = reachable(host), "https" if tls else "http"
+    return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"
 
 
-async def http_status(host: str, port: int, path: str, timeout_s: float = 5.0) -> int | None:
+async def http_status(
+    host: str, port: int, path: str, timeout_s: float = 5.0, tls: ssl.SSLContext | None = None
+) -> int | None:
     """The status that `GET path` answers with; None when nobody answers in time."""
     with suppress(OSError, TimeoutError, ValueError, IndexError):
         async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(reachable(host), port)
+            reader, writer = await asyncio.open_connection(reachable(host), port, ssl=tls)
             try:
                 writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
                 return int((await reader.readline()).split()[1])

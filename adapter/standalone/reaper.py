@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 RUN_VARIABLE = "MIAAS_ADAPTER_RUN"
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - not a temporary file of ours, but where POSIX regions show
+# Not a temporary file of ours, but where POSIX regions show.
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 # nosec B108
 PATIENCE_S = 5.0
 
 

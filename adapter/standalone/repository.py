@@ -30,12 +30,12 @@ class RepositoryWatcher:
     def __init__(
         self,
         repository: Path,
-        grpc_url: str,
+        connect: Callable[[], GrpcTransport],
         server_pid: Callable[[], int | None],
         report: Callable[[str], None],
     ) -> None:
         self._repository = repository
-        self._grpc_url = grpc_url
+        self._connect = connect
         self._server_pid = server_pid
         self._report = report
         # What Triton is taken to have loaded: it loads all there is when it starts.
@@ -48,8 +48,11 @@ class RepositoryWatcher:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        transport = GrpcTransport(self._grpc_url)
+        transport = self._connect()
         before = self._loaded
+        if (pid := self._server_pid()) is not None:
+            # Who lives now: a stub that dies before the first look is missed otherwise.
+            self._stubs, self._buried = await asyncio.to_thread(stubs, pid)
         try:
             while True:
                 await asyncio.sleep(PERIOD_S)

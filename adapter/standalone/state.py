@@ -9,7 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from adapter.core.errors import Unauthenticated
-from adapter.security.keys import KeyStore
+from adapter.security.keyfile import KeyFileError
+from adapter.security.keys import ChangeRefused, KeyStore
 from adapter.standalone.errors import StartError
 
 KEY_NAME = "up"
@@ -67,10 +68,13 @@ def api_key(state_dir: Path, keys_path: Path) -> str:
             key = path.read_text(errors="replace").strip()
             store.authenticate(key)
             return key
+        # The old one, if there is one, was lost: nobody is to find it and use it.
+        with suppress(ChangeRefused):
+            store.revoke(KEY_NAME)
         key = store.create(KEY_NAME, KEY_SCOPES).key
         write_private(path, f"{key}\n")
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise StartError(f"cannot use the API keys in {keys_path}: {error}") from error
+    except (OSError, KeyFileError) as error:
+        raise StartError(str(error)) from error
     return key
 
 

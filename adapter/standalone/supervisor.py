@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE
@@ -13,17 +14,18 @@ from typing import Any
 
 from rich.console import Console
 
+from adapter.security.tls import grpc_credentials
 from adapter.settings import Settings
 from adapter.standalone import reaper
 from adapter.standalone.child import Child
 from adapter.standalone.children import FRONT_GRACE_S, Site, build, serves_docs
 from adapter.standalone.display import Display, curl_command
 from adapter.standalone.errors import StartError
-from adapter.standalone.nats import url as nats_url
 from adapter.standalone.network import LOOPBACK, http_status, is_open, port_of
 from adapter.standalone.repository import RepositoryWatcher
 from adapter.standalone.state import api_key, locked, run_prefix, write_private
 from adapter.standalone.triton import LoadLog, model_folders
+from adapter.triton.transport import GrpcTransport
 
 BACK_GRACE_S = 4.0
 """How long the servers may take to end; tritonserver takes 3. With FRONT_GRACE_S under the 10 s promised."""
@@ -31,17 +33,17 @@ LOG_CHECK_S = 30.0
 IMPATIENT_AFTER_S = 30.0
 
 
-def up(settings: Settings, repository: Path, workers: int, console: Console) -> None:
+def up(settings: Settings, repository: Path, workers: int, tls: bool, console: Console) -> None:
     """Run everything until SIGINT, SIGTERM or SIGHUP. Raises `StartError` when it cannot start.
 
-    `settings` must hold absolute paths.
+    `settings` must hold absolute paths; `tls` secures every connection with a CA of this machine's own.
     """
     if not repository.is_dir():
         raise StartError(f"the model repository {repository} is not a directory")
     with locked(settings.state_dir):
         # What a killed `up` left, if its reaper was killed too or is not done yet; it may hold the port.
         reaper.sweep(run_prefix(settings.state_dir))
-        with Site.open(settings, repository.resolve(), workers) as site:
+        with Site.open(settings, repository.resolve(), workers, tls) as site:
             asyncio.run(_Supervisor(site, Display(console)).run())
 
 
@@ -78,7 +80,7 @@ class _Supervisor:
                 step.cancel()
             await asyncio.wait(steps)
             await self._stop()
-            assert cleaner.stdin is not None  # noqa: S101 - stdin=PIPE
+            assert cleaner.stdin is not None  # noqa: S101 # nosec B101
             cleaner.stdin.close()
             await cleaner.wait()
 
@@ -92,8 +94,9 @@ class _Supervisor:
         """Bring everything up in order, then watch over the tasks of the children without end."""
         began = time.monotonic()
         site, server = self._site, self._children.triton
-        grpc_url = f"{LOOPBACK}:{site.triton_ports.grpc}"
-        watcher = RepositoryWatcher(site.repository, grpc_url, lambda: server.pid, self._display.warn)
+        watcher = RepositoryWatcher(
+            site.repository, self._connect_to_triton, lambda: server.pid, self._display.warn
+        )
         for child in self._children.back:
             child.start()
         await self._wait_for_models()
@@ -110,6 +113,11 @@ class _Supervisor:
             await _first_end([watching, *(child.task for child in self._children.all if child.task)])
         finally:
             watching.cancel()
+
+    def _connect_to_triton(self) -> GrpcTransport:
+        tls = self._site.tls
+        credentials = grpc_credentials(tls.ca, tls.client_key, tls.client) if tls else None
+        return GrpcTransport(f"{LOOPBACK}:{self._site.triton_ports.grpc}", credentials)
 
     async def _wait_for_models(self) -> None:
         """Show how Triton loads the models until it serves, then report those that it could not load."""
@@ -130,7 +138,10 @@ class _Supervisor:
         """Wait until the adapter itself says that it is ready."""
         site = self._site
         patience = time.monotonic() + IMPATIENT_AFTER_S
-        while (status := await http_status(site.settings.ops_host, port_of(site.ops), "/readyz")) != 200:
+        # Only whether it is ready is asked, of a socket that this process holds: no certificate is checked.
+        tls = ssl._create_unverified_context() if site.ops_secured else None  # noqa: S323 # nosec B323
+        address = site.settings.ops_host, port_of(site.ops)
+        while (status := await http_status(*address, "/readyz", tls=tls)) != 200:
             if time.monotonic() > patience:
                 patience += IMPATIENT_AFTER_S
                 answer = "does not answer" if status is None else f"answers {status}"
@@ -139,7 +150,8 @@ class _Supervisor:
 
     def _show_ready(self, seconds: float) -> None:
         site = self._site
-        curl = curl_command(site.url, self._api_key, model_folders(site.repository))
+        ca = site.tls.ca if site.tls else None
+        curl = curl_command(site.url, self._api_key, model_folders(site.repository), ca)
         self._display.ready(
             seconds, site.url, serves_docs(site.settings), self._api_key, curl, str(self._logs)
         )
@@ -155,7 +167,8 @@ class _Supervisor:
             "api_key": self._api_key,
             "triton_http": f"{LOOPBACK}:{site.triton_ports.http}",
             "triton_grpc": f"{LOOPBACK}:{site.triton_ports.grpc}",
-            "nats_url": nats_url(site.nats_port),
+            "nats_url": site.nats_url,
+            **({"ca_file": str(site.tls.ca)} if site.tls else {}),
             "pids": {"supervisor": [os.getpid()], **self._children.pids()},
         }
         try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapter.standalone.certificates import Certificates
 from adapter.standalone.network import LOOPBACK
 from adapter.standalone.wheels import Wheels
 
@@ -19,8 +20,23 @@ class Ports:
     metrics: int
 
 
-def command(wheels: Wheels, repository: Path, backends: Path, ports: Ports, run: str) -> list[str]:
-    """The command line: models of `repository`, backends of `backends`, shared memory named after `run`."""
+def command(
+    wheels: Wheels, repository: Path, backends: Path, ports: Ports, run: str, tls: Certificates | None = None
+) -> list[str]:
+    """The command line: models of `repository`, backends of `backends`, shared memory named after `run`.
+
+    With `tls` gRPC speaks TLS, to clients with a certificate of the same CA alone.
+    """
+    secured = (
+        [
+            "--grpc-use-ssl-mutual=1",
+            f"--grpc-server-cert={tls.server}",
+            f"--grpc-server-key={tls.server_key}",
+            f"--grpc-root-cert={tls.ca}",
+        ]
+        if tls
+        else []
+    )
     return [
         str(wheels.tritonserver),
         f"--model-repository={repository}",
@@ -39,6 +55,7 @@ def command(wheels: Wheels, repository: Path, backends: Path, ports: Ports, run:
         "--exit-on-error=false",
         "--strict-readiness=false",
         "--exit-timeout-secs=3",
+        *secured,
     ]
 
 

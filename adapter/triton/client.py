@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
+import grpc
+
 from adapter.core.errors import InferenceFailed
 from adapter.core.rows import has_rows
-from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion
+from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion, RegionKind
 from adapter.core.wire import decode_response, encode_request
 from adapter.settings import Settings
 from adapter.triton.batcher import Batcher, Limits
@@ -16,10 +18,10 @@ from adapter.triton.transport import GrpcTransport
 
 
 class TritonEngine:
-    """`adapter.core.ports.Engine` on one Triton server."""
+    """`adapter.core.ports.Engine` on one Triton server, in plain text without credentials."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._transport = GrpcTransport(settings.triton_grpc_url)
+    def __init__(self, settings: Settings, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self._transport = GrpcTransport(settings.triton_grpc_url, credentials)
         self._registry = Registry(self._transport, settings.metadata_ttl_s)
         self._batcher = Batcher(self._send, settings.batch_queue)
         self._batch_calls = settings.batch_calls
@@ -50,7 +52,7 @@ class TritonEngine:
         known = self._registry.known(request.model_name, request.model_version)
         if known is None or known.max_batch_size <= 1 or request.parameters or not has_rows(request):
             return None
-        if any(output.parameters for output in request.outputs):
+        if any(output.parameters for output in request.outputs) or any(t.region for t in request.inputs):
             return None
         calls = self._batch_calls if known.batch_calls is None else known.batch_calls
         return Limits(known.max_batch_size, calls) if calls else None
@@ -89,6 +91,30 @@ class TritonEngine:
         """See `Engine.unload`."""
         await self._transport.unload_model(name, dependents=dependents)
         self._registry.forget()
+
+    async def regions(self, kind: RegionKind, name: str = "") -> Sequence[Mapping[str, Any]]:
+        """See `Engine.regions`."""
+        found = (await self._transport.memory(kind, "Status", name=name)).regions
+        return [to_json(found[region]) for region in sorted(found)]
+
+    async def register_system_region(self, name: str, key: str, offset: int, byte_size: int) -> None:
+        """See `Engine.register_system_region`."""
+        place = {"key": key, "offset": offset, "byte_size": byte_size}
+        await self._transport.memory("system", "Register", name=name, **place)
+
+    async def register_cuda_region(self, name: str, handle: bytes, device: int, byte_size: int) -> None:
+        """See `Engine.register_cuda_region`."""
+        place = {"raw_handle": handle, "device_id": device, "byte_size": byte_size}
+        await self._transport.memory("cuda", "Register", name=name, **place)
+
+    async def unregister_region(self, kind: RegionKind, name: str = "") -> None:
+        """See `Engine.unregister_region`."""
+        await self._transport.memory(kind, "Unregister", name=name)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request waits to be joined with others, and no joined one is in flight."""
+        return self._batcher.idle
 
     def forget(self) -> None:
         """See `Engine.forget`."""

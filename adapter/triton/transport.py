@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 from tritonclient.grpc import service_pb2 as pb
@@ -20,6 +20,7 @@ from adapter.core.errors import (
     ModelNotReady,
     Unavailable,
 )
+from adapter.core.types import RegionKind
 
 _REQUEST_ID = re.compile(r"^\[request id: [^\]]*\] ")
 _SERVICE = "/inference.GRPCInferenceService/"
@@ -42,8 +43,11 @@ _LOAD_TIMEOUT_S = 600.0
 class GrpcTransport:
     """Triton's gRPC service. Every call raises an AdapterError, never a grpc.RpcError."""
 
-    def __init__(self, url: str) -> None:
-        self._channel = grpc.aio.insecure_channel(url, options=_OPTIONS)
+    def __init__(self, url: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(url, options=_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(url, credentials, options=_OPTIONS)
         self._url = url
         # Without serializers the call takes and gives bytes: the hot path builds no message objects.
         self._infer = self._channel.unary_unary(_SERVICE + "ModelInfer")
@@ -90,6 +94,14 @@ class GrpcTransport:
         """What the versions of a model, or with "" of all, have done so far."""
         request = pb.ModelStatisticsRequest(name=name, version=version)
         return await self._call(self._statistics, request, _CONTROL_TIMEOUT_S)
+
+    async def memory(
+        self, kind: RegionKind, action: Literal["Status", "Register", "Unregister"], **fields: Any
+    ) -> Any:
+        """One of the six calls of Triton's shared-memory extensions; `fields` are its request's."""
+        name = f"{kind.capitalize()}SharedMemory{action}"
+        method = self._method(name, getattr(pb, f"{name}Response").FromString)
+        return await self._call(method, getattr(pb, f"{name}Request")(**fields), _CONTROL_TIMEOUT_S)
 
     async def load_model(self, name: str) -> None:
         """Load the model, or load it anew when its files changed (explicit model control)."""

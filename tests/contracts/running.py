@@ -70,6 +70,13 @@ class Api:
         value = self.services.metrics.registry.get_sample_value("adapter_requests_total", labels)
         return value or 0.0
 
+    def counts(self, value: float, **labels: str) -> bool:
+        """Whether so many are counted soon: an answer is counted once it is sent, so after it is read."""
+        end = time.monotonic() + 5
+        while self.count(**labels) != value and time.monotonic() < end:
+            time.sleep(0.005)
+        return self.count(**labels) == value
+
     def reset(self) -> None:
         """Engine and queue as new."""
         self.engine.reset(*MODELS, PHOTO, TWO)

@@ -16,6 +16,7 @@ EXPECTED: dict[str, tuple[int, str]] = {
     "PayloadTooLarge": (413, "payload_too_large"),
     "UnsupportedEncoding": (415, "unsupported_encoding"),
     "Unauthenticated": (401, "unauthenticated"),
+    "InvalidCredentials": (401, "unauthenticated"),
     "PermissionDenied": (403, "permission_denied"),
     "RateLimited": (429, "rate_limited"),
     "NotFound": (404, "not_found"),
@@ -80,8 +81,14 @@ def test_headers_come_with_their_statuses(kind: type[AdapterError]) -> None:
     if EXPECTED[kind.__name__][0] == 503:
         retry_after = retry_after or "1"
     assert headers.get("retry-after") == retry_after
-    challenge = 'Bearer realm="miaas-adapter"' if kind is errors.Unauthenticated else None
-    assert headers.get("www-authenticate") == challenge
+    challenges = {
+        "Unauthenticated": 'Bearer realm="miaas-adapter"',
+        "InvalidCredentials": (
+            'Bearer realm="miaas-adapter", error="invalid_token", error_description="what was wrong"'
+        ),
+        "PermissionDenied": 'Bearer realm="miaas-adapter", error="insufficient_scope"',
+    }
+    assert headers.get("www-authenticate") == challenges.get(kind.__name__)
     # What is left of a body that is too large is not read.
     assert headers.get("connection") == ("close" if kind is errors.PayloadTooLarge else None)
 

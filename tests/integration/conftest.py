@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from tests.models.generate import build
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 START_S = 120.0
+FOR_TESTS = {"ADAPTER_METADATA_TTL_S": "0.2", "ADAPTER_RATE_LIMIT_PER_MINUTE": "0"}
 
 
 @dataclass
@@ -92,7 +94,7 @@ def start_up(folder: Path, repository: Path, *arguments: str, **environment: str
     state_dir = folder / "state"
     command = [sys.executable, "-m", "adapter", "up", "--port", "0", "--ops-port", "0"]
     command += ["--state-dir", str(state_dir), "--model-repository", str(repository), *arguments]
-    environment = {**os.environ, "ADAPTER_METADATA_TTL_S": "0.2", **environment}
+    environment = {**os.environ, **FOR_TESTS, **environment}
     with (folder / "up.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, env=environment)
     up_json = state_dir / "up.json"
@@ -101,8 +103,9 @@ def start_up(folder: Path, repository: Path, *arguments: str, **environment: str
         assert process.poll() is None, (folder / "up.log").read_text()
         facts = json.loads(up_json.read_text())
         headers = {"X-API-Key": facts["api_key"]}
+        trust = ssl.create_default_context(cafile=facts.get("ca_file"))
         with (
-            httpx.Client(base_url=facts["url"], headers=headers, timeout=60) as client,
+            httpx.Client(base_url=facts["url"], headers=headers, timeout=60, verify=trust) as client,
             httpx.Client(base_url=facts["ops_url"]) as ops,
         ):
             yield Up(process, state_dir, repository, client, ops)
@@ -131,7 +134,7 @@ def start_serve(up: Up, folder: Path, **environment: str) -> Iterator[httpx.Clie
                 command,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **servers, **environment},
+                env={**os.environ, **FOR_TESTS, **servers, **environment},
                 pass_fds=[api.fileno(), ops.fileno()],
             )
         try:

@@ -80,6 +80,7 @@ def test_a_dead_worker_and_a_dead_api_are_replaced(own: Up) -> None:
             return False
 
     eventually(serves)
+    eventually(own.ready)
     assert own.client.get(f"/inference/{job}").json()["status"] == "completed"
 
 

@@ -1,6 +1,7 @@
 """V2 with settings of its own: tensors of 100 MB, model control; and what may not be reached at all."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+import tritonclient.http as http
+import tritonclient.utils.shared_memory as shm
+from tritonclient.utils import InferenceServerException
 
 from adapter.security.keys import KeyStore
 from tests.integration.conftest import Up, eventually, make_repository, start_up
@@ -23,7 +27,11 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """An `up` with two models, which may be loaded and unloaded, that takes large bodies."""
     folder = tmp_path_factory.mktemp("v2")
     repository = make_repository(folder, "identity-fp32", "sklearn-iris")
-    settings = {"ADAPTER_V2_MODEL_CONTROL": "1", "ADAPTER_MAX_BODY_BYTES": str(2 * LARGE)}
+    settings = {
+        "ADAPTER_V2_MODEL_CONTROL": "1",
+        "ADAPTER_V2_SHARED_MEMORY": "1",
+        "ADAPTER_MAX_BODY_BYTES": str(2 * LARGE),
+    }
     with start_up(folder, repository, **settings) as running:
         yield running
 
@@ -162,8 +170,9 @@ def admin(own: Up) -> Iterator[httpx.Client]:
 
 def test_models_are_loaded_and_unloaded_by_an_administrator(own: Up, admin: httpx.Client) -> None:
     place = "/v2/repository/models/sklearn-iris"
-    assert admin.get("/v2").json()["extensions"][-2:] == [
-        *("model_repository", "model_repository(unload_dependents)")
+    assert admin.get("/v2").json()["extensions"][-4:] == [
+        *("model_repository", "model_repository(unload_dependents)"),
+        *("system_shared_memory", "cuda_shared_memory"),
     ]
     unloaded = admin.post(place + "/unload", json={"parameters": {"unload_dependents": False}})
     assert (unloaded.status_code, unloaded.content) == (200, b"")
@@ -193,7 +202,7 @@ def test_only_an_administrator_may(own: Up, action: str) -> None:
         ("load", {"file:1/model.py": "eA=="}, "parameters.file:1/model.py: a model is loaded as the repos"),
         ("unload", {"unload_dependents": 1}, "parameters.unload_dependents: expected a boolean, got 1"),
         ("unload", {"x": 1}, "parameters.x: only unload_dependents is known"),
-        ("load", [], 'expected an object whose "parameters" are an object'),
+        ("load", [], "parameters: expected an object, got an array of 0"),
     ],
 )
 def test_a_model_comes_from_the_repository_alone(
@@ -210,8 +219,90 @@ def test_loading_what_is_not_there(admin: httpx.Client) -> None:
 
 
 def test_the_index_takes_one_question(up: Up) -> None:
-    bodies: list[Any] = [{"ready": 1}, []]
-    for body in bodies:
+    bodies: dict[str, Any] = {
+        "ready: expected a boolean, got 1": {"ready": 1},
+        "the body must be a JSON object, got an array of 0": [],
+    }
+    for error, body in bodies.items():
         answer = up.client.post("/v2/repository/index", json=body)
-        assert answer.status_code == 400
-        assert answer.json()["error"].startswith('expected an object with the boolean "ready", got ')
+        assert (answer.status_code, answer.json()) == (400, {"error": error})
+
+
+@pytest.fixture
+def region() -> Iterator[Any]:
+    """A region of shared memory that holds eight numbers, and room for eight."""
+    values = np.arange(8, dtype=np.float32)
+    region = shm.create_shared_memory_region("numbers", f"/miaas-test-{os.getpid()}", 64)
+    try:
+        shm.set_shared_memory_region(region, [values])
+        yield region
+    finally:
+        shm.destroy_shared_memory_region(region)
+
+
+def tensors_in(module: Any) -> tuple[Any, Any]:
+    """An input and an output that lie in the region `numbers`."""
+    one, wanted = module.InferInput("INPUT0", [1, 8], "FP32"), module.InferRequestedOutput("OUTPUT0")
+    one.set_shared_memory("numbers", 32)
+    wanted.set_shared_memory("numbers", 32, offset=32)
+    return one, wanted
+
+
+def test_tensors_in_shared_memory(own: Up, admin: httpx.Client, region: Any) -> None:
+    headers = {"X-API-Key": admin.headers["X-API-Key"]}
+    with (
+        http.InferenceServerClient(own.facts["url"].removeprefix("http://")) as client,
+        http.InferenceServerClient(own.facts["triton_http"]) as triton,
+    ):
+        client.register_system_shared_memory(
+            "numbers", f"/miaas-test-{os.getpid()}", 64, headers=dict(headers)
+        )
+        try:
+            seen = client.get_system_shared_memory_status(headers=dict(headers))
+            assert seen == triton.get_system_shared_memory_status()
+            assert [line["name"] for line in seen] == ["numbers"]
+            one, wanted = tensors_in(http)
+            answer = client.infer("identity-fp32", [one], outputs=[wanted], headers=dict(headers))
+            expected = triton.infer("identity-fp32", [one], outputs=[wanted]).get_response()
+            assert answer.get_response() == expected
+            written = shm.get_contents_as_numpy(region, np.float32, [1, 8], offset=32)
+            np.testing.assert_array_equal(written, [range(8)])
+            # Others may neither register nor look, nor read what an administrator registered.
+            for path in ("/status", "/region/numbers/status"):
+                assert own.client.get("/v2/systemsharedmemory" + path).status_code == 403
+            for path in ("/region/x/register", "/unregister", "/region/numbers/unregister"):
+                assert own.client.post("/v2/systemsharedmemory" + path).status_code == 403
+            with pytest.raises(InferenceServerException, match="shared memory is not offered to this client"):
+                client.infer("identity-fp32", [one], headers={"X-API-Key": own.facts["api_key"]})
+        finally:
+            client.unregister_system_shared_memory("numbers", headers=dict(headers))
+        assert client.get_system_shared_memory_status(headers=dict(headers)) == []
+        with pytest.raises(InferenceServerException, match="Unable to find shared memory region"):
+            client.infer("identity-fp32", [one], headers=dict(headers))
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "message"),
+    [
+        ("system", {"key": "/x"}, "byte_size: expected an integer from 0, got none"),
+        ("system", {"key": 1, "byte_size": 8}, "body.key: expected a string, got 1"),
+        ("system", {"key": "/x", "byte_size": 8, "offset": -1}, "offset: expected an integer from 0, got -1"),
+        (
+            "cuda",
+            {"raw_handle": {"b64": "eA=="}, "device_id": 0, "byte_size": 8},
+            "raw_handle.b64: expected 64",
+        ),
+        ("cuda", {"raw_handle": "x", "device_id": 0, "byte_size": 8}, "raw_handle.b64: expected a string"),
+    ],
+)
+def test_regions_that_cannot_be(admin: httpx.Client, kind: str, body: Any, message: str) -> None:
+    answer = admin.post(f"/v2/{kind}sharedmemory/region/r/register", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(message)
+
+
+def test_a_region_that_is_not_there(admin: httpx.Client) -> None:
+    body = {"key": "/nothing-here", "byte_size": 8}
+    answer = admin.post("/v2/systemsharedmemory/region/r/register", json=body)
+    assert answer.status_code == 500
+    assert answer.json()["error"].startswith("Unable to open shared memory region")

@@ -49,6 +49,13 @@ instance_group [{{ kind: KIND_CPU count: 1 }}]
     )
 
 
+def write_count_model(folder: Path, log: Path) -> None:
+    """The model that writes down its executions in `log`."""
+    inputs, outputs = [Tensor("value", "INT64", (1,))], [Tensor("echo", "INT64", (1,))]
+    parameter = f'parameters {{ key: "log" value: {{ string_value: "{log}" }} }}\n'
+    write_model(folder, "count.py", 64, inputs, outputs, parameter)
+
+
 def build(target: Path) -> None:
     """Write every test model into `target`, a folder that has none of them yet."""
     for datatype in DATATYPES:

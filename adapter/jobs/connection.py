@@ -1,0 +1,216 @@
+"""The part of JetStream's API that the queue needs; NATS's errors become ours here.
+
+A call that is under way when the connection breaks fails at once.
+"""
+
+import asyncio
+from base64 import b64decode
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import nats.errors
+import orjson
+import structlog
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from adapter.core.errors import AdapterError, PayloadTooLarge, QueueFull, QueueUnavailable
+from adapter.jobs.messages import Headers
+from adapter.nats import NatsConnection
+
+_log = structlog.get_logger()
+
+TIMEOUT_S = 0.9
+"""How long JetStream may take to answer."""
+SLOW_TIMEOUT_S = 10.0
+"""The same for calls that go over a whole stream."""
+_RETRY_S = 0.5
+
+_STREAM_STORE_FAILED = 10077
+_WRONG_LAST_SEQUENCE = 10071
+_OUT_OF_STORAGE = (10023, 10028, 10047)
+NOT_FOUND = 404
+
+
+class Refused(QueueUnavailable):
+    """JetStream's own error: its HTTP-like code, and its number for what happened."""
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        self.status = int(error.get("code", 0))
+        self.number = int(error.get("err_code", 0))
+        self.description = str(error.get("description", ""))
+        super().__init__(f"JetStream refused: {self.description}")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A message of a stream."""
+
+    subject: str
+    sequence: int
+    payload: bytes
+    headers: Mapping[str, str]
+
+
+class Connection:
+    """JetStream over the process's connection. Every call raises QueueUnavailable while there is none."""
+
+    def __init__(self, connection: NatsConnection, prepare: Callable[[], Awaitable[None]]) -> None:
+        self._connection = connection
+        self._prepare = prepare
+        self._nats = connection.client
+        self._ready = asyncio.Event()
+        self._waiting: set[asyncio.Timeout] = set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether calls can succeed."""
+        return self._ready.is_set() and self._nats.is_connected
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes of headers and payload together that the server takes."""
+        return self._nats.max_payload
+
+    def use(self) -> None:
+        """Get ready after each (re)connect."""
+        self._connection.use(self._get_ready, self.lose)
+
+    def lose(self) -> None:
+        """Fail what is under way, and whatever comes until it is ready again."""
+        self._ready.clear()
+        now = asyncio.get_running_loop().time()
+        for waiting in self._waiting:
+            waiting.reschedule(now)
+
+    async def wait_ready(self, within_s: float) -> None:
+        """Return once calls can succeed. Raises QueueUnavailable when that takes too long."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._ready.wait()
+        except TimeoutError:
+            raise QueueUnavailable("NATS cannot be reached") from None
+
+    async def request(
+        self, subject: str, payload: bytes = b"", headers: Headers | None = None, timeout_s: float = TIMEOUT_S
+    ) -> Msg:
+        """Ask, and wait for the answer. Raises QueueUnavailable."""
+        if not self._nats.is_connected:
+            raise QueueUnavailable("NATS cannot be reached")
+        async with _translated(), asyncio.timeout(timeout_s) as waiting:
+            self._waiting.add(waiting)
+            try:
+                return await self._nats.request(subject, payload, timeout=timeout_s + 1, headers=headers)
+            finally:
+                self._waiting.discard(waiting)
+
+    async def send(self, subject: str, payload: bytes = b"", reply: str = "") -> None:
+        """Publish without an answer: it may get lost. Raises QueueUnavailable."""
+        if not self._nats.is_connected:
+            raise QueueUnavailable("NATS cannot be reached")
+        async with _translated():
+            await self._nats.publish(subject, payload, reply)
+
+    async def listen(self, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Have `callback` called with every message on the subject. Raises QueueUnavailable."""
+        async with _translated():
+            return await self._nats.subscribe(subject, cb=callback)
+
+    def new_inbox(self) -> str:
+        """A subject that nobody else listens to."""
+        return self._nats.new_inbox()
+
+    async def api(self, subject: str, content: Any = None, timeout_s: float = TIMEOUT_S) -> Any:
+        """A call of `$JS.API`. Raises Refused for its error, else QueueUnavailable."""
+        payload = b"" if content is None else orjson.dumps(content)
+        return _answer(await self.request(f"$JS.API.{subject}", payload, timeout_s=timeout_s))
+
+    async def publish(self, subject: str, payload: bytes, headers: Headers) -> int | None:
+        """Store a message durably; its sequence number, or None when the place is taken already.
+
+        Raises QueueFull, PayloadTooLarge, and QueueUnavailable when it may or may not have been stored.
+        """
+        if not self.ready:
+            raise QueueUnavailable("NATS cannot be reached")
+        size = message_size(payload, headers)
+        if size > self.max_payload:
+            raise PayloadTooLarge(f"{size} bytes are more than the queue takes ({self.max_payload})")
+        try:
+            answer = _answer(await self.request(subject, payload, headers))
+        except Refused as error:
+            if error.number == _WRONG_LAST_SEQUENCE or "per subject" in error.description:
+                return None
+            if error.number == _STREAM_STORE_FAILED or error.number in _OUT_OF_STORAGE:
+                raise QueueFull(f"the queue is full: {error.description}") from error
+            raise
+        return None if answer.get("duplicate") else int(answer["seq"])
+
+    async def last(self, stream: str, subject: str, *, direct: bool) -> Stored | None:
+        """The last message on the subject, from any server that holds the stream, or from its leader."""
+        if not self.ready:
+            raise QueueUnavailable("NATS cannot be reached")
+        if direct:
+            found = await self.request(f"$JS.API.DIRECT.GET.{stream}.{subject}")
+            headers = found.headers or {}
+            if (status := headers.get("Status")) is None:
+                return Stored(subject, int(headers["Nats-Sequence"]), found.data, headers)
+            if int(status) == NOT_FOUND:
+                return None
+            raise QueueUnavailable(f"JetStream answered {status}")
+        return await self.stored(stream, {"last_by_subj": subject})
+
+    async def stored(self, stream: str, wanted: Mapping[str, Any]) -> Stored | None:
+        """The message that `wanted` describes in the words of `STREAM.MSG.GET`, from the stream's leader."""
+        try:
+            found = (await self.api(f"STREAM.MSG.GET.{stream}", wanted))["message"]
+        except Refused as error:
+            if error.status == NOT_FOUND:
+                return None
+            raise
+        headers = _read_headers(b64decode(found.get("hdrs", "")))
+        return Stored(found["subject"], found["seq"], b64decode(found.get("data", "")), headers)
+
+    async def purge(self, stream: str, subject: str) -> None:
+        """Delete the stream's messages on the subject, which may hold wildcards."""
+        await self.api(f"STREAM.PURGE.{stream}", {"filter": subject}, SLOW_TIMEOUT_S)
+
+    async def _get_ready(self) -> None:
+        """Also after a server came back with an empty store."""
+        while not self._ready.is_set():
+            try:
+                await self._prepare()
+                self._ready.set()
+            except AdapterError as error:
+                _log.warning("queue not ready", reason=error.message)
+                await asyncio.sleep(_RETRY_S)
+
+
+def message_size(payload: bytes, headers: Headers) -> int:
+    """What the server counts: nats-py counts the payload alone, and the server hangs up over the sum."""
+    return len(payload) + 12 + sum(len(key) + len(value) + 4 for key, value in headers.items())
+
+
+@asynccontextmanager
+async def _translated() -> AsyncIterator[None]:
+    """NATS's errors → ours."""
+    try:
+        yield
+    except nats.errors.MaxPayloadError as error:
+        raise PayloadTooLarge("the request is larger than the queue takes") from error
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise QueueUnavailable("NATS does not answer") from error
+
+
+def _answer(message: Msg) -> Any:
+    answer = orjson.loads(message.data)
+    if "error" in answer:
+        raise Refused(answer["error"])
+    return answer
+
+
+def _read_headers(block: bytes) -> dict[str, str]:
+    """NATS's header block: a version line, then `name: value` lines."""
+    lines = block.decode().split("\r\n")[1:]
+    return dict(line.split(": ", 1) for line in lines if ": " in line)

@@ -1,0 +1,44 @@
+"""Small things to remember beside jobs and results: idempotency keys, and attempts that do not count."""
+
+import orjson
+
+from adapter.core.errors import IdempotencyConflict, QueueUnavailable
+from adapter.core.types import IdempotencyKey
+from adapter.jobs.connection import Connection
+from adapter.jobs.ids import token
+from adapter.jobs.streams import NOTES
+
+_FIRST = {"Nats-Expected-Last-Subject-Sequence": "0"}
+
+
+async def claim(connection: Connection, client: str, wanted: IdempotencyKey, job_id: str) -> str:
+    """The id that belongs to the client's key: `job_id` if the key is new, else the one of the first time.
+
+    Of several who claim at the same time one is first, and all get its id. Raises IdempotencyConflict when
+    the key came with another request.
+    """
+    subject = f"miaas.keys.{token(client)}.{token(wanted.key)}"
+    found = await connection.last(NOTES, subject, direct=False)
+    if found is None:
+        content = orjson.dumps({"id": job_id, "digest": wanted.digest})
+        if await connection.publish(subject, content, _FIRST) is not None:
+            return job_id
+        found = await connection.last(NOTES, subject, direct=False)
+    if found is None:
+        raise QueueUnavailable("the idempotency key expired just now")
+    first = orjson.loads(found.payload)
+    if first["digest"] != wanted.digest:
+        raise IdempotencyConflict("this Idempotency-Key came before with another request")
+    return str(first["id"])
+
+
+async def excused(connection: Connection, job_id: str) -> int:
+    """How many deliveries of the job do not count as attempts."""
+    found = await connection.last(NOTES, f"miaas.excuses.{job_id}", direct=False)
+    return int(found.payload) if found else 0
+
+
+async def excuse(connection: Connection, job_id: str) -> None:
+    """One more delivery of the job does not count: it says nothing about the job."""
+    count = await excused(connection, job_id) + 1
+    await connection.publish(f"miaas.excuses.{job_id}", b"%d" % count, {})

@@ -1,0 +1,68 @@
+"""Results: written once, by whoever is first, and read."""
+
+import time
+
+import structlog
+
+from adapter.core.errors import AdapterError, PayloadTooLarge
+from adapter.core.types import Job, JobError, JobResult, JobStatus
+from adapter.core.wire import encode_request
+from adapter.jobs import chunks, messages
+from adapter.jobs.connection import Connection, Stored, message_size
+from adapter.jobs.streams import INPUTS, RESULTS
+
+_log = structlog.get_logger()
+
+_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+
+
+class Results:
+    """The stream of results."""
+
+    def __init__(self, connection: Connection, most_bytes: int) -> None:
+        self._connection = connection
+        self._most_bytes = most_bytes
+
+    async def find(self, client: str, job_id: str, *, direct: bool) -> Stored | None:
+        """The job's result as it is stored."""
+        return await self._connection.last(RESULTS, messages.result_subject(client, job_id), direct=direct)
+
+    async def read(self, client: str, job_id: str, found: Stored, *, direct: bool) -> JobStatus:
+        """The status that a stored result stands for. Raises ChunksGone at the end of its retention."""
+        payload = found.payload
+        if pointer := found.headers.get(messages.CHUNKS):
+            subject = messages.result_subject(client, job_id)
+            payload = await chunks.get(self._connection, RESULTS, subject, pointer, direct=direct)
+        return messages.read_result(job_id, payload, found.headers)
+
+    async def save(self, job: Job, result: JobResult, input_pointer: str = "") -> None:
+        """Store the job's result, unless it has one, and announce it.
+
+        Of a job that failed the input is kept as well, so that an operator can queue it again. Raises
+        QueueUnavailable, and PayloadTooLarge for a result over the limit.
+        """
+        payload, headers = messages.result_message(job, result, time.time())
+        headers[_EXPECTED] = str(job.replaces)
+        subject = messages.result_subject(job.client, job.id)
+        if len(payload) > self._most_bytes:
+            raise PayloadTooLarge(f"{len(payload)} bytes are more than {self._most_bytes}")
+        if self.keeps_input(result):
+            headers[messages.INPUT] = input_pointer or await self._keep_input(job)
+        if message_size(payload, headers) > self._connection.max_payload:
+            headers[messages.CHUNKS] = await chunks.put(self._connection, RESULTS, subject, payload)
+            payload = b""
+        await self._connection.publish(subject, payload, headers)
+        await self._connection.send(messages.done_subject(job.client, job.id))
+
+    def keeps_input(self, result: JobResult) -> bool:
+        """Whether the job may be wanted again."""
+        return isinstance(result.outcome, JobError) and result.outcome.code != messages.CANCELLED
+
+    async def _keep_input(self, job: Job) -> str:
+        subject = messages.input_subject(job.client, job.id)
+        try:
+            return await chunks.put(self._connection, INPUTS, subject, encode_request(job.request))
+        except AdapterError as error:
+            # The client must learn of the failure all the same.
+            _log.warning("input not kept", job=job.id, reason=error.message)
+            return ""

@@ -1,0 +1,99 @@
+"""One job's way through the engine: to its result, or back to the queue."""
+
+import time
+from dataclasses import dataclass
+
+from adapter.core.dataplane import DataPlane
+from adapter.core.errors import (
+    AdapterError,
+    DeadlineExceeded,
+    EngineUnavailable,
+    ModelCrashed,
+    ModelNotFound,
+    Unavailable,
+)
+from adapter.core.ports import Delivery
+from adapter.core.types import InferResponse, Job, JobError, JobResult
+from adapter.jobs.quarantine import Quarantine
+
+_FIRST_DELAY_S = 0.5
+_LONGEST_DELAY_S = 30.0
+_CROWD_ATTEMPTS = 2
+"""From the next attempt on a job runs alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The job goes back; `excused` says that what happened says nothing about it."""
+
+    delay_s: float
+    excused: bool
+
+
+class Runner:
+    """Runs jobs. Whatever happens becomes a result or a Retry."""
+
+    def __init__(self, dataplane: DataPlane, attempts: int, timeout_s: float) -> None:
+        self._dataplane = dataplane
+        self._attempts = attempts
+        self._timeout_s = timeout_s
+        self._quarantine = Quarantine(dataplane)
+
+    async def run(self, delivery: Delivery) -> JobResult | Retry:
+        """The job's result, or when to try again."""
+        job = delivery.job
+        delay_s = min(_FIRST_DELAY_S * 2 ** min(delivery.deliveries, 10), _LONGEST_DELAY_S)
+        if delivery.attempt > self._attempts:
+            return failure(job, "attempts_exhausted", f"its worker died {self._attempts} times")
+        try:
+            response = await self._infer(delivery)
+            return JobResult(response, job.form, job.batched) if response else Retry(delay_s, excused=True)
+        except (EngineUnavailable, ModelCrashed, ModelNotFound, DeadlineExceeded) as error:
+            if isinstance(error, DeadlineExceeded) and time.time() >= job.deadline:
+                return failure(job, error.code, error.message)
+            # All was there when the job was accepted. It may come back, or the job itself took it down.
+            if delivery.attempt < self._attempts:
+                return Retry(delay_s, excused=False)
+            return failure(job, error.code, f"given up after {delivery.attempt} attempts: {error.message}")
+        except Unavailable:
+            return Retry(delay_s, excused=True)
+        except AdapterError as error:
+            return failure(job, error.code, error.message)
+
+    async def _infer(self, delivery: Delivery) -> InferResponse | None:
+        """The answer, or None when the engine cannot be asked now."""
+        job, model = delivery.job, delivery.job.request.model_name
+        if time.time() >= job.deadline:
+            raise DeadlineExceeded("the deadline passed before the request could run")
+        if delivery.attempt <= _CROWD_ATTEMPTS and not self._quarantine.watches(model):
+            return await self._ask(job)
+        if self._quarantine.occupied(model):
+            return None
+        with self._quarantine.alone(model):
+            try:
+                if not await self._quarantine.recovered(model):
+                    return None
+            except (EngineUnavailable, DeadlineExceeded):
+                return None
+            return await self._ask(job)
+
+    async def _ask(self, job: Job) -> InferResponse | None:
+        request = job.request
+        try:
+            metadata = await self._dataplane.metadata(request.model_name, request.model_version)
+        except (EngineUnavailable, DeadlineExceeded):
+            # Nothing has run, so nothing can be the job's doing.
+            return None
+        timeout_s = min(job.deadline - time.time(), self._timeout_s)
+        try:
+            response = await self._dataplane.infer(metadata, request, timeout_s)
+        except (EngineUnavailable, ModelCrashed):
+            self._quarantine.died(request.model_name)
+            raise
+        self._quarantine.answered(request.model_name)
+        return response
+
+
+def failure(job: Job, code: str, message: str) -> JobResult:
+    """The result of a job that failed."""
+    return JobResult(JobError(code, message), job.form, job.batched)

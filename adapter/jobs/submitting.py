@@ -1,0 +1,127 @@
+"""Submitting: a job is stored once, or its client is told that it was not."""
+
+import asyncio
+import time
+from dataclasses import replace
+
+import structlog
+
+from adapter.core.errors import AdapterError, QueueFull, QueueUnavailable
+from adapter.core.types import Job, Submission
+from adapter.jobs import chunks, messages, notes
+from adapter.jobs.connection import Connection, message_size
+from adapter.jobs.ids import lane_of, new_id
+from adapter.jobs.lanes import BY_CONSUMER, Bands, Lane, priority_of
+from adapter.jobs.pull import WAKE
+from adapter.jobs.results import Results
+from adapter.jobs.streams import INPUTS, JOBS
+
+_log = structlog.get_logger()
+
+_WAKE_AFTER_S = 0.001
+_COUNT_EVERY_S = 1.0
+_MOST_DOUBTFUL = 10_000
+
+
+class Submitter:
+    """The API's side of the work queue."""
+
+    def __init__(self, connection: Connection, results: Results) -> None:
+        self._connection = connection
+        self._results = results
+        self._bands = Bands()
+        self._woken: dict[Lane, asyncio.Task[None]] = {}
+        self._doubtful: set[str] = set()
+
+    async def submit(self, submission: Submission) -> str:
+        """See `JobQueue.submit`."""
+        now = time.time()
+        place = self._bands.take(submission.client, priority_of(submission.priority))
+        job = Job(
+            id=new_id(place.lane, now),
+            client=submission.client,
+            request=submission.request,
+            form=submission.form,
+            batched=submission.batched,
+            submitted=now,
+            deadline=now + submission.timeout_s,
+        )
+        try:
+            if submission.idempotency is None:
+                place.sequence = await self._store(job)
+                return job.id
+            first = await notes.claim(self._connection, job.client, submission.idempotency, job.id)
+            if first == job.id or not await self._stands(job.client, first):
+                # Whoever claimed the key may have died before the job was stored: its id is good for us.
+                job = replace(job, id=first)
+                place.sequence = await self._store(job, {"Nats-Msg-Id": first})
+            return first
+        finally:
+            if place.sequence is None:
+                self._bands.leave(place)
+
+    async def run(self) -> None:
+        """Follow what reaches the workers, and take doubtful jobs back; until cancelled."""
+        while True:
+            await asyncio.sleep(_COUNT_EVERY_S)
+            try:
+                if self._bands:
+                    await self._count()
+                await self._withdraw()
+            except AdapterError as error:
+                _log.debug("waiting", reason=error.message)
+
+    async def _store(self, job: Job, extra: messages.Headers | None = None) -> int | None:
+        """Publish the job; its sequence number, or None when it stands there already."""
+        payload, headers = messages.job_message(job)
+        headers |= extra or {}
+        if message_size(payload, headers) > self._connection.max_payload:
+            subject = messages.input_subject(job.client, job.id)
+            headers[messages.CHUNKS] = await chunks.put(self._connection, INPUTS, subject, payload)
+            payload = b""
+        subject = messages.job_subject(job.client, job.id)
+        try:
+            sequence = await self._connection.publish(subject, payload, headers)
+        except QueueFull:
+            raise
+        except QueueUnavailable:
+            # It may have been stored. Its client is told that it was not, so it must not run later; but who
+            # sent a key may send it again, and then means this very job.
+            if not extra and len(self._doubtful) < _MOST_DOUBTFUL:
+                self._doubtful.add(subject)
+            raise
+        self._wake(lane_of(job.id))
+        return sequence
+
+    async def _stands(self, client: str, job_id: str) -> bool:
+        """Whether the job waits, runs or has a result."""
+        subject = messages.job_subject(client, job_id)
+        if await self._connection.last(JOBS, subject, direct=False):
+            return True
+        return await self._results.find(client, job_id, direct=False) is not None
+
+    def _wake(self, lane: Lane) -> None:
+        """Tell workers that the lane has jobs: once a millisecond is enough."""
+        if lane not in self._woken:
+            self._woken[lane] = asyncio.create_task(self._wake_soon(lane))
+
+    async def _wake_soon(self, lane: Lane) -> None:
+        await asyncio.sleep(_WAKE_AFTER_S)
+        del self._woken[lane]
+        try:
+            await self._connection.send(f"{WAKE}.{lane.consumer}")
+        except QueueUnavailable:
+            # Workers look by themselves as well.
+            return
+
+    async def _count(self) -> None:
+        answer = await self._connection.api(f"CONSUMER.LIST.{JOBS}")
+        for consumer in answer["consumers"]:
+            if lane := BY_CONSUMER.get(consumer["name"]):
+                self._bands.delivered(lane, consumer["delivered"]["stream_seq"])
+
+    async def _withdraw(self) -> None:
+        while self._doubtful:
+            subject = next(iter(self._doubtful))
+            await self._connection.purge(JOBS, subject)
+            self._doubtful.discard(subject)

@@ -1,0 +1,159 @@
+"""TLS: of the API's listener, with certificates that may be renewed, and towards Triton and NATS."""
+
+import asyncio
+import ipaddress
+import os
+import ssl
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+
+from adapter.settings import Settings
+
+_log = structlog.get_logger()
+
+_LOOK_EVERY_S = 1.0
+
+
+class TlsError(Exception):
+    """Certificates that cannot be used, or plain text where it is refused; one line says which and why."""
+
+
+class ServerTls:
+    """The listener's TLS, from `tls_cert_file`, `tls_key_file` and `tls_client_ca_file`.
+
+    `context` stays the same object; connections made after `watch` saw new files get the new certificate.
+    Raises TlsError when the files cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.context = _server_context(settings)
+        self._seen = self._stamp()
+
+    async def watch(self) -> None:
+        """Look for renewed files without end. Files that do not fit together leave the old ones in use."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            self.reload()
+
+    def reload(self) -> None:
+        """Take in the files when they have changed."""
+        stamp = self._stamp()
+        if stamp == self._seen:
+            return
+        try:
+            # First into a context that nobody uses: a key that does not fit would spoil the live one.
+            _server_context(self._settings)
+            _load(self.context, self._settings)
+        except TlsError as error:
+            _log.error("renewed certificate not usable, the old one stays", reason=str(error))
+            return
+        self._seen = stamp
+        _log.info("certificate renewed", file=str(self._settings.tls_cert_file))
+
+    def _stamp(self) -> list[tuple[int, int] | None]:
+        files = (self._settings.tls_cert_file, self._settings.tls_key_file, self._settings.tls_client_ca_file)
+        return [_stat(file) for file in files]
+
+
+def _stat(file: Path | None) -> tuple[int, int] | None:
+    try:
+        status = os.stat(file) if file else None
+    except OSError:
+        return None
+    return (status.st_mtime_ns, status.st_ino) if status else None
+
+
+def _server_context(settings: Settings) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # RFC 9325: nothing below 1.2.
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load(context, settings)
+    return context
+
+
+def _load(context: ssl.SSLContext, settings: Settings) -> None:
+    try:
+        context.load_cert_chain(str(settings.tls_cert_file), settings.tls_key_file, password=lambda: b"")
+        if settings.tls_client_ca_file:
+            context.load_verify_locations(settings.tls_client_ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise TlsError(f"the TLS certificate or its key cannot be used: {_reason(error)}") from error
+
+
+def _reason(error: OSError) -> str:
+    return getattr(error, "reason", None) or error.strerror or type(error).__name__
+
+
+def server_tls(settings: Settings, clients: bool = True) -> ServerTls | None:
+    """The listener's TLS, or None when no certificate is set; with `clients` as the settings demand of them.
+
+    Raises TlsError.
+    """
+    if not clients:
+        settings = settings.model_copy(update={"tls_client_ca_file": None})
+    return ServerTls(settings) if settings.tls_cert_file else None
+
+
+def refuse_plain_text(host: str, tls: bool, settings: Settings) -> None:
+    """Raise TlsError when `host` is off loopback, and neither we nor a proxy speaks TLS there."""
+    if tls or settings.tls_ended_by_proxy or is_loopback(host):
+        return
+    raise TlsError(
+        f"refused to listen in plain text on {host}: set ADAPTER_TLS_CERT_FILE and ADAPTER_TLS_KEY_FILE, or "
+        "ADAPTER_TLS_ENDED_BY_PROXY=true when a proxy in front ends TLS"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address; a name counts when it is `localhost`."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:
+    """What the gRPC channel to Triton is secured with, or None for plain text. Raises TlsError."""
+    if not settings.triton_tls:
+        return None
+    return grpc_credentials(settings.triton_ca_file, settings.triton_key_file, settings.triton_cert_file)
+
+
+def grpc_credentials(*files: Path | None) -> grpc.ChannelCredentials:
+    """Credentials from the files of the CA, the key and the certificate. Raises TlsError."""
+    try:
+        ca, key, certificate = (file.read_bytes() if file else None for file in files)
+    except OSError as error:
+        raise TlsError(f"Triton's TLS files cannot be read: {error.filename}: {error.strerror}") from error
+    return grpc.ssl_channel_credentials(ca, key, certificate)
+
+
+def nats_is_tls(settings: Settings) -> bool:
+    """Whether NATS is to be spoken to over TLS alone."""
+    secured = any(url.strip().startswith("tls://") for url in settings.nats_url.split(","))
+    return secured or bool(settings.nats_ca_file or settings.nats_cert_file)
+
+
+def nats_options(settings: Settings) -> dict[str, Any]:
+    """What nats-py's `connect` is given beside the address: TLS and credentials. Raises TlsError."""
+    options: dict[str, Any] = {}
+    if settings.nats_ca_file or settings.nats_cert_file:
+        try:
+            context = ssl.create_default_context(cafile=settings.nats_ca_file)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if settings.nats_cert_file:
+                context.load_cert_chain(settings.nats_cert_file, settings.nats_key_file)
+        except (OSError, ssl.SSLError) as error:
+            raise TlsError(f"the TLS files for NATS cannot be used: {_reason(error)}") from error
+        options["tls"] = context
+    if settings.nats_credentials_file:
+        options["user_credentials"] = str(settings.nats_credentials_file)
+    if settings.nats_user:
+        options["user"] = settings.nats_user
+        options["password"] = settings.nats_password.get_secret_value() if settings.nats_password else ""
+    return options

@@ -1,0 +1,1 @@
+"""The adapter beside its peers: on the same Triton, in one interleaved run."""

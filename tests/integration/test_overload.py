@@ -1,0 +1,46 @@
+"""More clients than can be served, and clients that hang up; `make overload hangups` take longer over it."""
+
+from collections.abc import Iterator
+
+import pytest
+import uvloop
+
+from adapter.settings import Settings
+from bench.hangups import hang_up
+from bench.loads import write_img_model
+from bench.overload import overload
+from tests.integration.conftest import Up, make_repository, start_up
+
+CONNECTIONS = 1000
+SECONDS = 6
+REQUESTS = 2000
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """An `up` with so short a queue that a crowd is refused."""
+    folder = tmp_path_factory.mktemp("overload")
+    repository = make_repository(folder, "sklearn-iris")
+    write_img_model(repository)
+    with start_up(folder, repository, ADAPTER_BATCH_QUEUE="64") as running:
+        yield running
+
+
+def test_a_crowd_is_served_or_told_to_come_back(own: Up) -> None:
+    url = own.facts["url"] + "/v1/models/sklearn-iris:predict"
+    headers = {"X-API-Key": own.facts["api_key"]}
+    found = uvloop.run(overload(url, headers, own.pids("api"), CONNECTIONS, SECONDS))
+    assert found.faults() == []
+    assert found.statuses.keys() == {200, 503}
+
+
+def test_clients_that_hang_up_leave_nothing_behind(own: Up) -> None:
+    settings = Settings(
+        triton_grpc_url=own.facts["triton_grpc"],
+        nats_url=own.facts["nats_url"],
+        state_dir=own.state_dir,
+        rate_limit_per_minute=10**9,
+    )
+    found = uvloop.run(hang_up(settings, own.facts["api_key"], REQUESTS, 64))
+    assert found.left == {}
+    assert found.statuses.keys() == {200}

@@ -1,0 +1,130 @@
+"""The rate limit over processes, with a real nats-server and without."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.integration.serving import SHARED, Api, Nats, Statuses, make_key, paced, serving, wait_for
+
+LIMIT = 1000
+EXACT = range(980, 1021)
+"""1,000 within 2 %."""
+
+
+class Pair:
+    """Two API processes that share a nats-server and the keys."""
+
+    def __init__(self, folder: Path, stack: ExitStack, **settings: str) -> None:
+        folder.mkdir()
+        self.folder = folder
+        self.nats = Nats(folder)
+        stack.callback(self.nats.holder.close)
+        self.nats.start()
+        stack.callback(self.nats.kill)
+        self.apis: list[Api] = [
+            stack.enter_context(serving(folder, NATS_URL=self.nats.url, **settings)) for _ in range(2)
+        ]
+        for api in self.apis:
+            wait_for(lambda api=api: api.says(SHARED))  # type: ignore[misc]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    with ExitStack() as stack:
+        yield Pair(tmp_path_factory.mktemp("rate") / "pair", stack)
+
+
+def client() -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=10, limits=httpx.Limits(max_connections=16))
+
+
+async def burst(apis: list[Api], headers: dict[str, str], count: int) -> Statuses:
+    """As many requests as fast as 16 connections carry them."""
+    async with client() as http:
+        statuses = Statuses(http, apis, headers)
+        pending = iter(range(count))
+
+        async def one_after_another() -> None:
+            for number in pending:
+                await statuses(number)
+
+        await asyncio.gather(*(one_after_another() for _ in range(16)))
+    return statuses
+
+
+def test_a_burst_over_two_processes_lets_the_limit_through(pair: Pair) -> None:
+    statuses = asyncio.run(burst(pair.apis, make_key(pair.folder, "burst"), 1200))
+    assert statuses.counts.keys() == {200, 429}
+    assert statuses.counts[200] in EXACT
+    other = asyncio.run(burst(pair.apis, make_key(pair.folder, "other"), 100))
+    assert other.counts == {200: 100}
+
+
+def test_a_burst_on_one_process_is_counted_on_the_other(pair: Pair) -> None:
+    headers = make_key(pair.folder, "moves")
+    first = asyncio.run(burst(pair.apis[:1], headers, 700))
+    second = asyncio.run(burst(pair.apis[1:], headers, 500))
+    assert first.counts == {200: 700}
+    assert 700 + second.counts[200] in EXACT
+
+
+def test_a_key_may_have_its_own_rate(pair: Pair) -> None:
+    statuses = asyncio.run(burst(pair.apis, make_key(pair.folder, "slow", rate=20), 60))
+    assert statuses.counts == {200: 20, 429: 40}
+    statuses = asyncio.run(burst(pair.apis, make_key(pair.folder, "free", rate=0), 1200))
+    assert statuses.counts == {200: 1200}
+
+
+def test_a_refusal_says_when_to_come_back(pair: Pair) -> None:
+    headers = make_key(pair.folder, "told", rate=1)
+    first = httpx.get(f"{pair.apis[0].url}/v1/models/x", headers=headers)
+    assert first.headers["RateLimit-Policy"] == '"client";q=1;w=60'
+    assert first.headers["X-RateLimit-Remaining"] == "0"
+    answer = httpx.get(f"{pair.apis[1].url}/v1/models/x", headers=headers)
+    assert answer.status_code == 429
+    assert answer.json() == {"error": "more than 1 requests in a minute"}
+    wait = int(answer.headers["Retry-After"])
+    assert 50 <= wait <= 60
+    assert answer.headers["RateLimit"] == f'"client";r=0;t={wait}'
+    assert answer.headers["X-RateLimit-Reset"] == str(wait)
+    answer = httpx.get(f"{pair.apis[1].url}/inference/x", headers=headers)
+    assert answer.json() == {"error": {"code": "rate_limited", "message": "more than 1 requests in a minute"}}
+
+
+def test_a_minute_of_1200_requests_lets_1000_through_and_so_when_nats_is_killed(
+    pair: Pair, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        robbed = Pair(tmp_path / "robbed", stack)
+        restarted = Pair(tmp_path / "restarted", stack)
+        statuses = asyncio.run(_minute(pair, robbed, restarted))
+    steady, other, without, again = statuses
+    assert steady.counts.keys() == {200, 429}
+    assert steady.counts[200] in EXACT
+    assert other.counts == {200: 300}
+    assert without.counts[200] in EXACT
+    assert again.counts[200] in EXACT
+
+
+async def _minute(pair: Pair, robbed: Pair, restarted: Pair) -> list[Statuses]:
+    async with client() as http:
+        runs = [Statuses(http, p.apis, make_key(p.folder, "steady")) for p in (pair, robbed, restarted)]
+        other = Statuses(http, pair.apis, make_key(pair.folder, "bystander"))
+
+        async def rob() -> None:
+            await asyncio.sleep(30)
+            robbed.nats.kill()
+            restarted.nats.kill()
+            await asyncio.sleep(3)
+            restarted.nats.start()
+
+        async with asyncio.TaskGroup() as group:
+            for run in runs:
+                group.create_task(paced(1200, 60, run))
+            group.create_task(paced(300, 60, other))
+            group.create_task(rob())
+    return [runs[0], other, *runs[1:]]

@@ -1,0 +1,212 @@
+"""TLS of the listener alone: renewed certificates, certificates of clients, plain text that is refused."""
+
+import os
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+
+from tests.integration.serving import SHARED, Nats, make_key, serving, wait_for
+
+
+class Files:
+    """A CA, and a server's certificate in files that a test may renew."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ca = trustme.CA()
+        self.folder = folder
+        self.certificate, self.key, self.ca_file = (
+            folder / name for name in ("cert.pem", "key.pem", "ca.pem")
+        )
+        self.ca.cert_pem.write_to_path(self.ca_file)
+        self.issue("localhost", "127.0.0.1")
+
+    def issue(self, *names: str) -> None:
+        """A new certificate in the place of the old one."""
+        issued = self.ca.issue_cert(*names)
+        for path, blobs in ((self.key, [issued.private_key_pem]), (self.certificate, issued.cert_chain_pems)):
+            new = path.with_suffix(".new")
+            new.write_bytes(b"".join(blob.bytes() for blob in blobs))
+            new.replace(path)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"TLS_CERT_FILE": str(self.certificate), "TLS_KEY_FILE": str(self.key)}
+
+    def trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.ca_file))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def names(files: Files, url: str) -> set[str]:
+    """The names in the certificate that the server shows now."""
+    address = httpx.URL(url)
+    trust = files.trust()
+    trust.check_hostname = False
+    with (
+        socket.create_connection((address.host, address.port or 0), timeout=10) as plain,
+        trust.wrap_socket(plain) as secured,
+    ):
+        shown = secured.getpeercert()
+        assert shown is not None
+        listed: Any = shown["subjectAltName"]
+        return {value for _, value in listed}
+
+
+def test_a_renewed_certificate_is_taken_in_and_a_broken_one_is_not(files: Files, tmp_path: Path) -> None:
+    with serving(tmp_path, **files.settings) as api:
+        assert names(files, api.url) == {"localhost", "127.0.0.1"}
+        with httpx.Client(verify=files.trust(), headers=make_key(tmp_path, "alice")) as client:
+            assert client.get(f"{api.url}/").status_code == 200
+            files.issue("localhost", "127.0.0.1", "renewed.example")
+            wait_for(lambda: names(files, api.url) == {"localhost", "127.0.0.1", "renewed.example"})
+            # Whoever was connected stays so.
+            assert client.get(f"{api.url}/").status_code == 200
+            good = files.key.read_bytes()
+            files.key.write_bytes(files.ca.issue_cert("other").private_key_pem.bytes())
+            wait_for(lambda: api.says("renewed certificate not usable, the old one stays"))
+            assert "renewed.example" in names(files, api.url)
+            files.key.write_bytes(good)
+        assert good.decode().splitlines()[1] not in api.log.read_text()
+
+
+def test_clients_show_a_certificate_when_a_ca_for_them_is_set(files: Files, tmp_path: Path) -> None:
+    clients = trustme.CA()
+    clients.cert_pem.write_to_path(tmp_path / "clients.pem")
+    mine, others = clients.issue_cert("client"), files.ca.issue_cert("client")
+    headers = make_key(tmp_path, "alice")
+    with serving(tmp_path, **files.settings, TLS_CLIENT_CA_FILE=str(tmp_path / "clients.pem")) as api:
+        for certificate in (None, others):
+            trust = files.trust()
+            if certificate:
+                certificate.configure_cert(trust)
+            with pytest.raises(httpx.TransportError):
+                httpx.get(f"{api.url}/", headers=headers, verify=trust)
+        trust = files.trust()
+        mine.configure_cert(trust)
+        assert httpx.get(f"{api.url}/", headers=headers, verify=trust).status_code == 200
+        # It stands beside the key, not in its place.
+        assert httpx.get(f"{api.url}/", verify=trust).status_code == 401
+
+
+@pytest.mark.parametrize("asked_by", ["scheme", "ca"])
+def test_nats_without_tls_is_told_nothing(files: Files, tmp_path: Path, asked_by: str) -> None:
+    nats = Nats(tmp_path)
+    try:
+        nats.start()
+        named = {"NATS_URL": nats.url.replace("nats:", "tls:")}
+        if asked_by == "ca":
+            named = {"NATS_URL": nats.url, "NATS_CA_FILE": str(files.ca_file)}
+        with serving(tmp_path, **named) as api:
+            wait_for(lambda: api.says("secure connection required"))
+            headers = make_key(tmp_path, "alice")
+            assert httpx.get(f"{api.url}/", headers=headers).status_code == 200
+            assert not api.says(SHARED)
+            assert list((tmp_path / "store").rglob("MIAAS*")) == []
+    finally:
+        nats.kill()
+        nats.holder.close()
+
+
+@pytest.mark.parametrize("password", ["hunter2", "wrong"])
+def test_nats_asks_for_a_password(tmp_path: Path, password: str) -> None:
+    nats = Nats(tmp_path, 'authorization { user: "adapter", password: "hunter2" }')
+    try:
+        nats.start()
+        named = {"NATS_URL": nats.url, "NATS_USER": "adapter", "NATS_PASSWORD": password}
+        with serving(tmp_path, **named) as api:
+            told = SHARED if password == "hunter2" else "Authorization Violation"
+            wait_for(lambda: api.says(told))
+            # Without NATS it serves all the same.
+            assert httpx.get(f"{api.url}/", headers=make_key(tmp_path, "alice")).status_code == 200
+            assert api.says(SHARED) == (password == "hunter2")
+            assert not api.says(password)
+    finally:
+        nats.kill()
+        nats.holder.close()
+
+
+def run(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ADAPTER_")}
+    return subprocess.run(
+        [sys.executable, "-m", "adapter", *arguments],
+        env={**inherited, "ADAPTER_STATE_DIR": str(tmp_path), **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+REFUSAL = (
+    "refused to listen in plain text on 0.0.0.0: set ADAPTER_TLS_CERT_FILE and ADAPTER_TLS_KEY_FILE, or "
+    "ADAPTER_TLS_ENDED_BY_PROXY=true when a proxy in front ends TLS\n"
+)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("serve", "--host", "0.0.0.0", "--port", "0", "--ops-port", "0"),
+        ("serve", "--ops-host", "0.0.0.0", "--port", "0", "--ops-port", "0"),
+        ("up", "--host", "0.0.0.0", "--port", "0", "--ops-port", "0", "--model-repository", "."),
+    ],
+)
+def test_plain_text_is_refused_off_loopback(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = run(tmp_path, *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", REFUSAL)
+
+
+@pytest.mark.parametrize("settings", [{"TLS_ENDED_BY_PROXY": "true"}, None])
+def test_off_loopback_it_is_tls_or_a_proxys_business(
+    files: Files, tmp_path: Path, settings: dict[str, str] | None
+) -> None:
+    with serving(tmp_path, HOST="0.0.0.0", **(settings or files.settings)) as api:
+        answer = httpx.get(f"{api.url}/", headers=make_key(tmp_path, "alice"), verify=files.trust())
+        assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"TLS_CERT_FILE": "x"}, "Value error, ADAPTER_TLS_CERT_FILE needs ADAPTER_TLS_KEY_FILE\n"),
+        (
+            {"TLS_CERT_FILE": "/x", "TLS_KEY_FILE": "/x"},
+            "the TLS certificate or its key cannot be used: No such file or directory\n",
+        ),
+        ({"TRITON_CA_FILE": "/x"}, "Value error, ADAPTER_TRITON_CA_FILE needs ADAPTER_TRITON_TLS\n"),
+        (
+            {"TRITON_CA_FILE": "/x", "TRITON_TLS": "true"},
+            "Triton's TLS files cannot be read: /x: No such file or directory\n",
+        ),
+        ({"NATS_CERT_FILE": "/x"}, "Value error, ADAPTER_NATS_CERT_FILE needs ADAPTER_NATS_KEY_FILE\n"),
+        ({"OAUTH_ISSUER": "https://x"}, "Value error, ADAPTER_OAUTH_ISSUER needs ADAPTER_OAUTH_AUDIENCE\n"),
+        (
+            {"OAUTH_ISSUER": "http://x", "OAUTH_AUDIENCE": "x"},
+            "ADAPTER_OAUTH_ISSUER: http://x is not https\n",
+        ),
+        (
+            {"NATS_URL": "nats://user:hunter2@x:4222"},
+            "ADAPTER_NATS_URL: Value error, holds credentials; put them into ADAPTER_NATS_USER and "
+            "ADAPTER_NATS_PASSWORD\n",
+        ),
+        (
+            {"OAUTH_ALGORITHMS": "none"},
+            "ADAPTER_OAUTH_ALGORITHMS: Value error, holds an algorithm that is none of ES256, EdDSA, RS256\n",
+        ),
+    ],
+)
+def test_settings_that_cannot_be(tmp_path: Path, variables: dict[str, str], message: str) -> None:
+    named = {f"ADAPTER_{name}": value for name, value in variables.items()}
+    done = run(tmp_path, "serve", "--port", "0", "--ops-port", "0", **named)
+    assert (done.returncode, done.stdout) in ((1, ""), (2, ""))
+    assert done.stderr == message
