@@ -109,8 +109,9 @@ def speed(part: dict[str, Any]) -> str:
     if not any(row["kind"] == "GPU" for row in rows):
         text += f"\n\nGPU instances: {NOT_YET.lower()}"
     spread = max(max(row["rates"]) / min(row["rates"]) for row in rows)
-    text += "\n\nRequests count that were sent after a second's warm-up, until the last is answered. The draws of one "
-    text += f"row differ by up to {spread:.1f} times: a smaller difference between rows says nothing."
+    text += "\n\nRequests count that were sent after a second's warm-up, until the last is answered. "
+    text += f"The draws of one row differ by up to {spread:.1f} times: "
+    text += "a smaller difference between rows says nothing."
     if part["failed"]:
         text += "\n\nFailed: " + "; ".join(part["failed"])
     return text
