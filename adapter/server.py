@@ -1,6 +1,7 @@
 """`serve`: the API and its operations listener in one process."""
 
 import asyncio
+import gc
 import math
 import resource
 import socket
@@ -20,6 +21,9 @@ from adapter.security.browser import ALWAYS, OVER_TLS
 from adapter.security.tls import ServerTls, is_loopback, refuse_plain_text, server_tls
 from adapter.settings import Settings
 from adapter.sockets import BACKLOG, listen
+
+_GC_THRESHOLDS = (20_000, 20, 20)
+"""A request makes many objects and leaves no cycles: the collector's defaults find nothing, often."""
 
 
 class _Quiet(uvicorn.Server):
@@ -62,6 +66,10 @@ async def _serve(settings: Settings, api: socket.socket, ops: socket.socket, tls
     side = _Quiet(_config(ops_app, settings, ops_tls))
     background = [asyncio.create_task(side.serve(sockets=[ops]))]
     background += [asyncio.create_task(each.watch()) for each in (tls, ops_tls) if each]
+    # What lives as long as the process need not be looked through again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
     structlog.get_logger().info("serving", api=_address(api), ops=_address(ops), tls=tls is not None)
     try:
         await main.serve(sockets=[api])

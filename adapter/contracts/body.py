@@ -18,6 +18,8 @@ MAX_DEPTH = 64
 MAX_CONTAINERS = 1_000_000
 """Arrays and objects: each takes fifty times its two bytes once it is parsed."""
 MAX_ELEMENTS = 20_000_000
+LARGE = 1 << 18
+"""JSON of so many bytes is read and written off the event loop."""
 _MOST_IN_MEMORY = 4 << 20
 _PIECE = 1 << 20
 _BOM = b"\xef\xbb\xbf"

@@ -1,18 +1,20 @@
 """KServe's V1 protocol, compatible with TensorFlow Serving's REST API: model metadata and `:predict`."""
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from adapter.contracts.answers import json_response, version_headers
-from adapter.contracts.body import parse_json, read_body
+from adapter.contracts.body import LARGE, parse_json, read_body
 from adapter.contracts.models import model_body, split_id
 from adapter.contracts.tfserving import metadata_body
 from adapter.core.codec import decode_body, encode_answer
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import NotSupported
-from adapter.core.types import InferRequest, ModelMetadata
+from adapter.core.types import AnswerForm, InferRequest, ModelMetadata, Tensor
 from adapter.settings import Settings
 
 _MODEL = "/v1/models/{name:segment}"
@@ -32,13 +34,20 @@ class Predict:
         metadata = await self._dataplane.metadata(**scope["path_params"])
         scope["state"]["model"] = metadata.name
         body = await read_body(scope, receive, self._settings.max_body_bytes)
-        tensors, form = decode_body(metadata, parse_json(body))
+        if len(body) > LARGE:
+            tensors, form = await asyncio.to_thread(_decode, metadata, body)
+        else:
+            tensors, form = _decode(metadata, body)
         version = metadata.version if len(scope["path_params"]) > 1 else ""
         request = InferRequest(metadata.name, version, tensors)
         response = await self._dataplane.infer(metadata, request, self._settings.infer_timeout_s)
         answer = encode_answer(response.outputs, form, batched=metadata.batched)
         headers, nan_tokens = version_headers(metadata), self._settings.nan_tokens
         await json_response(answer, headers=headers, nan_tokens=nan_tokens)(scope, receive, send)
+
+
+def _decode(metadata: ModelMetadata, body: bytes) -> tuple[tuple[Tensor, ...], AnswerForm]:
+    return decode_body(metadata, parse_json(body))
 
 
 class _Unsupported:

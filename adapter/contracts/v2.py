@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from adapter import __version__
 from adapter.contracts import v2_control, v2_memory
 from adapter.contracts.answers import json_response, version_headers
-from adapter.contracts.body import read_body
+from adapter.contracts.body import LARGE, read_body
 from adapter.contracts.models import tensor_body
 from adapter.contracts.scopes import needs
 from adapter.contracts.v2_request import HEADER_LENGTH, decode_request, header_length
@@ -29,8 +29,6 @@ from adapter.settings import Settings
 
 _MODEL = "/v2/models/{name:segment}"
 _VERSION = _MODEL + "/versions/{version:segment}"
-_LARGE = 1 << 18
-"""JSON of so many bytes is read and written off the event loop."""
 
 
 class Infer:
@@ -49,7 +47,7 @@ class Infer:
         length = header_length(Headers(scope=scope).get(HEADER_LENGTH), len(body))
         version = place.get("version", "")
         regions = self._settings.v2_shared_memory and "admin" in scope["state"]["client"].scopes
-        if length > _LARGE:
+        if length > LARGE:
             request, forms = await asyncio.to_thread(
                 decode_request, metadata, version, body, length, regions=regions
             )
@@ -60,7 +58,7 @@ class Infer:
         del body, request
         response = await call
         in_json = sum(len(output.data) for output in response.outputs if forms.of(output.name) == "json")
-        if in_json > _LARGE:
+        if in_json > LARGE:
             document, tail = await asyncio.to_thread(encode_response, response, forms)
         else:
             document, tail = encode_response(response, forms)

@@ -134,9 +134,11 @@ class DataPlane:
                 try:
                     answers[i] = await self._engine.infer(part, left)
                 except InvalidInput as error:
+                    if i == 0:
+                        raise
                     # The model counts the rows of its part alone.
-                    start = f"counted from row {i * most}: " if i else ""
-                    raise InvalidInput(start + error.message, error.details) from error
+                    message = f"counted from row {i * most}: {error.message}"
+                    raise InvalidInput(message, error.details) from error
 
         tasks = [asyncio.create_task(work()) for _ in range(_PARTS_AT_ONCE)]
         try:

@@ -54,6 +54,9 @@ class TritonEngine:
             return None
         if any(output.parameters for output in request.outputs) or any(t.region for t in request.inputs):
             return None
+        if request.inputs[0].shape[0] * 2 > known.max_batch_size:
+            # Nothing could join a request that fills more than half of a call.
+            return None
         calls = self._batch_calls if known.batch_calls is None else known.batch_calls
         return Limits(known.max_batch_size, calls) if calls else None
 

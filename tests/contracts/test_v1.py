@@ -172,7 +172,7 @@ def test_other_verbs_are_501(api: Api, place: str, verb: str) -> None:
     ("error", "status", "message"),
     [
         (InvalidInput("unexpected shape"), 400, "unexpected shape"),
-        (ModelNotFound("Model not found: gone"), 404, "Model not found: gone"),
+        (ModelNotFound("gone"), 503, "Model sklearn-iris is not ready: gone"),
         (InferenceFailed("it broke"), 500, "it broke"),
         (EngineUnavailable("Triton cannot be reached"), 503, "Triton cannot be reached"),
         (ModelCrashed("it crashed"), 503, "it crashed"),

@@ -279,7 +279,6 @@ def test_outputs_are_joined_by_name_whatever_their_order() -> None:
 @pytest.mark.parametrize(
     ("error", "forgotten"),
     [
-        (ModelNotFound("gone"), 1),
         (EngineUnavailable("down"), 1),
         (ModelNotReady("loading"), 0),
         (ModelCrashed("crashed"), 0),
@@ -300,6 +299,17 @@ def test_the_repository_is_looked_at_anew_after_it_proved_out_of_date(
         infer(engine, request(rows))
     assert caught.value is error
     assert engine.forgotten == forgotten
+
+
+def test_a_model_that_went_between_look_up_and_call_may_come_back() -> None:
+    def run(_: InferRequest) -> InferResponse:
+        raise ModelNotFound("gone")
+
+    engine = FakeEngine(MODEL)
+    engine.run = run
+    with pytest.raises(ModelNotReady, match=r"^Model m is not ready: gone$"):
+        infer(engine, request(1))
+    assert engine.forgotten == 1
 
 
 def test_an_inference_is_measured_whether_it_works_or_not() -> None:

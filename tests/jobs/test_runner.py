@@ -114,9 +114,7 @@ def test_what_can_never_succeed_fails_at_once(error: AdapterError) -> None:
     assert code(run(engine, Delivery("a"))) == error.code
 
 
-@pytest.mark.parametrize(
-    "error", [EngineUnavailable("x"), ModelCrashed("x"), ModelNotFound("x"), DeadlineExceeded("x")]
-)
+@pytest.mark.parametrize("error", [EngineUnavailable("x"), ModelCrashed("x"), DeadlineExceeded("x")])
 def test_what_may_be_the_jobs_doing_is_tried_again_for_a_while(error: AdapterError) -> None:
     engine = Engine()
     engine.error = error
@@ -129,9 +127,10 @@ def test_what_may_be_the_jobs_doing_is_tried_again_for_a_while(error: AdapterErr
     assert failed.outcome.message == "given up after 5 attempts: x"
 
 
-def test_a_model_that_is_not_ready_excuses_the_job() -> None:
+@pytest.mark.parametrize("error", [ModelNotReady("x"), ModelNotFound("x")])
+def test_a_model_that_is_not_ready_excuses_the_job(error: AdapterError) -> None:
     engine = Engine()
-    engine.error = ModelNotReady("x")
+    engine.error = error
     assert run(engine, Delivery("a", 5)) == Retry(16.0, excused=True)
 
 
