@@ -4,6 +4,8 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from adapter.core.errors import AdapterError, QueueUnavailable
 from adapter.jobs.connection import Connection
 from adapter.jobs.jetstream import JetStreamQueue
@@ -20,6 +22,7 @@ async def leader(connection: Connection, nodes: list[Nats]) -> Nats | None:
     return next((nodes[n] for n in range(3) if name == f"n{n}"), None)
 
 
+@pytest.mark.timeout(300)  # elections, one after the other
 def test_leaders_die_and_nothing_is_lost(tmp_path: Path) -> None:
     accepted: list[str] = []
     done: Counter[str] = Counter()
@@ -53,7 +56,7 @@ def test_leaders_die_and_nothing_is_lost(tmp_path: Path) -> None:
                 tasks = [asyncio.create_task(submit(api)), asyncio.create_task(work(worker))]
                 for _ in range(3):
                     before = len(accepted)
-                    async with asyncio.timeout(40):
+                    async with asyncio.timeout(60):
                         while (first := await leader(api._connection, nodes)) is None:  # noqa: ASYNC110
                             await asyncio.sleep(0.05)
                         first.kill()
@@ -63,7 +66,7 @@ def test_leaders_die_and_nothing_is_lost(tmp_path: Path) -> None:
                     await asyncio.to_thread(first.start)
                 tasks[0].cancel()
                 assert len(accepted) >= 60
-                async with asyncio.timeout(40):
+                async with asyncio.timeout(60):
                     for job_id in accepted:
                         while True:
                             try:
