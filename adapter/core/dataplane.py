@@ -10,8 +10,8 @@ from adapter.core.errors import (
     DeadlineExceeded,
     EngineUnavailable,
     InvalidInput,
+    ModelGone,
     ModelNotFound,
-    ModelNotReady,
 )
 from adapter.core.metrics import Metrics
 from adapter.core.ports import Engine
@@ -113,7 +113,7 @@ class DataPlane:
             except ModelNotFound as error:
                 # It was there a moment ago. Whether it is gone for good, the next look-up tells.
                 self._engine.forget()
-                raise ModelNotReady(f"Model {metadata.name} is not ready: {error.message}") from error
+                raise ModelGone(f"Model {metadata.name} is not ready: {error.message}") from error
             except EngineUnavailable:
                 self._engine.forget()
                 raise

@@ -17,6 +17,7 @@ AdapterError
 ├── InferenceFailed       the model itself, or its backend, failed
 └── Unavailable           later it may work: the request was not done
     ├── ModelNotReady     the model is loading, or its load failed
+    │   └── ModelGone     it went while the request was on its way
     ├── ModelCrashed      the model's process died; it is being started again
     ├── EngineUnavailable Triton does not answer
     ├── QueueUnavailable  NATS does not answer
@@ -138,6 +139,10 @@ class ModelNotReady(Unavailable):
     """The model exists but cannot answer: it is loading, unloading, or its load failed."""
 
     code = "model_not_ready"
+
+
+class ModelGone(ModelNotReady):
+    """It was ready when the request was sent, and gone when it came; perhaps it is loaded anew."""
 
 
 class ModelCrashed(Unavailable):

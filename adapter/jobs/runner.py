@@ -9,6 +9,7 @@ from adapter.core.errors import (
     DeadlineExceeded,
     EngineUnavailable,
     ModelCrashed,
+    ModelGone,
     ModelNotFound,
     Unavailable,
 )
@@ -48,7 +49,7 @@ class Runner:
         try:
             response = await self._infer(delivery)
             return JobResult(response, job.form, job.batched) if response else Retry(delay_s, excused=True)
-        except (EngineUnavailable, ModelCrashed, ModelNotFound, DeadlineExceeded) as error:
+        except (EngineUnavailable, ModelCrashed, ModelGone, ModelNotFound, DeadlineExceeded) as error:
             if isinstance(error, DeadlineExceeded) and time.time() >= job.deadline:
                 return failure(job, error.code, error.message)
             # All was there when the job was accepted. It may come back, or the job itself took it down.

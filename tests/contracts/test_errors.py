@@ -28,6 +28,7 @@ EXPECTED: dict[str, tuple[int, str]] = {
     "InferenceFailed": (500, "inference_failed"),
     "Unavailable": (503, "unavailable"),
     "ModelNotReady": (503, "model_not_ready"),
+    "ModelGone": (503, "model_not_ready"),
     "ModelCrashed": (503, "model_crashed"),
     "EngineUnavailable": (503, "engine_unavailable"),
     "QueueUnavailable": (503, "queue_unavailable"),

@@ -16,6 +16,7 @@ from adapter.core.errors import (
     InferenceFailed,
     InvalidInput,
     ModelCrashed,
+    ModelGone,
     ModelNotFound,
     ModelNotReady,
 )
@@ -307,7 +308,7 @@ def test_a_model_that_went_between_look_up_and_call_may_come_back() -> None:
 
     engine = FakeEngine(MODEL)
     engine.run = run
-    with pytest.raises(ModelNotReady, match=r"^Model m is not ready: gone$"):
+    with pytest.raises(ModelGone, match=r"^Model m is not ready: gone$"):
         infer(engine, request(1))
     assert engine.forgotten == 1
 

@@ -16,7 +16,7 @@ from adapter.core.errors import (
     InferenceFailed,
     InvalidInput,
     ModelCrashed,
-    ModelNotFound,
+    ModelGone,
     ModelNotReady,
 )
 from adapter.core.metrics import Metrics
@@ -114,7 +114,9 @@ def test_what_can_never_succeed_fails_at_once(error: AdapterError) -> None:
     assert code(run(engine, Delivery("a"))) == error.code
 
 
-@pytest.mark.parametrize("error", [EngineUnavailable("x"), ModelCrashed("x"), DeadlineExceeded("x")])
+@pytest.mark.parametrize(
+    "error", [EngineUnavailable("x"), ModelCrashed("x"), ModelGone("x"), DeadlineExceeded("x")]
+)
 def test_what_may_be_the_jobs_doing_is_tried_again_for_a_while(error: AdapterError) -> None:
     engine = Engine()
     engine.error = error
@@ -127,10 +129,9 @@ def test_what_may_be_the_jobs_doing_is_tried_again_for_a_while(error: AdapterErr
     assert failed.outcome.message == "given up after 5 attempts: x"
 
 
-@pytest.mark.parametrize("error", [ModelNotReady("x"), ModelNotFound("x")])
-def test_a_model_that_is_not_ready_excuses_the_job(error: AdapterError) -> None:
+def test_a_model_that_is_not_ready_excuses_the_job() -> None:
     engine = Engine()
-    engine.error = error
+    engine.error = ModelNotReady("x")
     assert run(engine, Delivery("a", 5)) == Retry(16.0, excused=True)
 
 
