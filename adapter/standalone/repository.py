@@ -144,7 +144,18 @@ def link_all(repository: Path, links: Path) -> list[str]:
     name nobody could use need not be loaded.
     """
     links.mkdir()
-    return [name for name in sorted(scan(repository)) if not link(repository, links, name)]
+    return [name for name in folders(repository) if not link(repository, links, name)]
+
+
+def models(repository: Path) -> list[str]:
+    """The names of the models in `repository`; folders whose name no model may have are left out."""
+    return [name for name in folders(repository) if MODEL_NAME.match(name)]
+
+
+def folders(repository: Path) -> list[str]:
+    """The repository's folders, hidden ones left out. Raises OSError when it cannot be read."""
+    with os.scandir(repository) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
 def link(repository: Path, links: Path, name: str) -> bool:
@@ -166,9 +177,7 @@ def scan(repository: Path) -> dict[str, Signature]:
 
     Raises OSError when the repository cannot be read; what goes away meanwhile is passed over.
     """
-    with os.scandir(repository) as entries:
-        names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
-    return {name: frozenset(_files(repository / name)) for name in names}
+    return {name: frozenset(_files(repository / name)) for name in folders(repository)}
 
 
 def _files(folder: Path) -> Iterator[tuple[str, int, int]]:

@@ -22,9 +22,9 @@ from adapter.standalone.children import FRONT_GRACE_S, Site, build, serves_docs
 from adapter.standalone.display import Display, curl_command
 from adapter.standalone.errors import StartError
 from adapter.standalone.network import LOOPBACK, http_status, is_open, port_of
-from adapter.standalone.repository import RepositoryWatcher
+from adapter.standalone.repository import RepositoryWatcher, models
 from adapter.standalone.state import api_key, locked, run_prefix, write_private
-from adapter.standalone.triton import LoadLog, model_folders
+from adapter.standalone.triton import LoadLog
 from adapter.triton.transport import GrpcTransport
 
 BACK_GRACE_S = 4.0
@@ -129,9 +129,9 @@ class _Supervisor:
 
     async def _wait_for_models(self) -> None:
         """Show how Triton loads the models until it serves, then report those that it could not load."""
-        models = model_folders(self._site.repository)
+        names = models(self._site.repository)
         log = LoadLog()
-        with self._display.loading(len(models)) as show, self._children.triton.log.open("rb") as file:
+        with self._display.loading(len(names)) as show, self._children.triton.log.open("rb") as file:
             file.seek(0, os.SEEK_END)  # the child, just created, has not written yet
             serving = False
             patience = time.monotonic() + IMPATIENT_AFTER_S
@@ -139,7 +139,7 @@ class _Supervisor:
                 await asyncio.sleep(0.1)
                 if time.monotonic() > patience:
                     patience += IMPATIENT_AFTER_S
-                    missing = sorted(set(models) - log.loaded - log.failed.keys())
+                    missing = sorted(set(names) - log.loaded - log.failed.keys())
                     self._display.warn(f"still loading {', '.join(missing)}; logs: {self._logs}")
                 serving = await http_status(LOOPBACK, self._site.triton_ports.http, "/v2/health/live") == 200
                 log.read(file.read().decode(errors="replace"))
@@ -164,7 +164,7 @@ class _Supervisor:
     def _show_ready(self, seconds: float) -> None:
         site = self._site
         ca = site.tls.ca if site.tls else None
-        curl = curl_command(site.url, self._api_key, model_folders(site.repository), ca)
+        curl = curl_command(site.url, self._api_key, models(site.repository), ca)
         self._display.ready(
             seconds, site.url, serves_docs(site.settings), self._api_key, curl, str(self._logs)
         )

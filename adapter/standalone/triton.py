@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapter.core.dataplane import MODEL_NAME
 from adapter.standalone.certificates import Certificates
 from adapter.standalone.network import LOOPBACK
 from adapter.standalone.wheels import Wheels
@@ -65,15 +64,6 @@ def environment(wheels: Wheels, python_bin: Path, inherited: Mapping[str, str]) 
     libraries = [*map(str, wheels.libraries), *filter(None, [inherited.get("LD_LIBRARY_PATH")])]
     path = [str(python_bin), inherited.get("PATH", os.defpath)]
     return {**inherited, "LD_LIBRARY_PATH": os.pathsep.join(libraries), "PATH": os.pathsep.join(path)}
-
-
-def model_folders(repository: Path) -> list[str]:
-    """The names of the models in `repository`; folders whose name no model may have are left out."""
-    return sorted(
-        path.name
-        for path in repository.iterdir()
-        if path.is_dir() and path.name[0] != "." and MODEL_NAME.match(path.name)
-    )
 
 
 class LoadLog:
