@@ -9,12 +9,15 @@ import asyncio
 import re
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 import structlog
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from adapter.contracts.errors import error_body
+from adapter.cycle import Cycle
 
 _UPGRADE = re.compile(rb"(\r\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
 _log = structlog.get_logger()
@@ -75,7 +78,36 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse_headers()
             return
         self._next(in_headers=False)
-        super().on_headers_complete()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start the request that the headers describe, or queue it behind the one that is being answered."""
+        scope, version, url = self.scope, self.parser.get_http_version(), httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        last = self.cycle
+        self.cycle = Cycle(
+            scope,
+            self.transport,
+            self.flow,
+            self.logger,
+            self.access_logger,
+            False,
+            self.server_state.default_headers,
+            asyncio.Event(),
+            self.expect_100_continue,
+            version != "1.0" and self.parser.should_keep_alive(),
+            self.on_response_complete,
+        )
+        if last is None or last.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
         if not self._refused:

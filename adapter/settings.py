@@ -60,6 +60,8 @@ class Settings(BaseSettings):
 
     triton_grpc_url: str = "127.0.0.1:8001"
     """Triton's gRPC endpoint, `host:port`."""
+    triton_transport: Literal["http2", "grpc"] = "http2"
+    """How inferences go to Triton: by the adapter's own lean client, or by gRPC's, as always with TLS."""
     triton_tls: bool = False
     """Speak TLS to Triton."""
     triton_ca_file: Path | None = None

@@ -87,7 +87,7 @@ class FakeEngine:
     def echo(self, request: InferRequest) -> InferResponse:
         metadata = self._find(request.model_name, request.model_version)
         outputs = tuple(
-            replace(given, name=declared.name)
+            given._replace(name=declared.name)
             for given, declared in zip(request.inputs, metadata.outputs, strict=False)
         )
         return InferResponse(metadata.name, metadata.version, outputs)

@@ -13,8 +13,8 @@ FILES = sorted((ROOT / "adapter").rglob("*.py"))
 # What each folder may import beside the standard library, itself, the settings and the version.
 ALLOWED = {
     "core": {"numpy", "prometheus_client"},
-    "contracts": {"adapter.core", "numpy", "orjson", "fastapi", "starlette", "structlog"},
-    "triton": {"adapter.core", "structlog", "google.protobuf", "grpc", "tritonclient"},
+    "contracts": {"adapter.core", "numpy", "orjson", "simdjson", "fastapi", "starlette", "structlog"},
+    "triton": {"adapter.core", "structlog", "google.protobuf", "grpc", "hpack", "tritonclient"},
     "jobs": {"adapter.core", "adapter.nats", "structlog", "nats", "orjson"},
     "security": {
         *("adapter.core", "adapter.nats", "cryptography", "grpc", "httpx", "jwt", "nats", "orjson"),

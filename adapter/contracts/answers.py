@@ -16,6 +16,19 @@ _TOKENS = {
 }
 
 
+class JsonResponse(Response):
+    """A body that is JSON already; the framework's own takes longer over its headers than orjson over it."""
+
+    def __init__(self, body: bytes, status: int, headers: dict[str, str] | None) -> None:
+        self.status_code = status
+        self.body = body
+        self.background = None
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+        if headers:
+            pairs = headers.items()
+            self.raw_headers += [(name.lower().encode(), text.encode("latin-1")) for name, text in pairs]
+
+
 def json_response(
     content: Any,
     status: int = 200,
@@ -29,7 +42,7 @@ def json_response(
     Infinity and -Infinity, which Python's `json` reads.
     """
     written = orjson.dumps(_with_tokens(content) if nan_tokens else content, option=_OPTIONS)
-    return Response(written, status, headers, media_type="application/json")
+    return JsonResponse(written, status, headers)
 
 
 def _with_tokens(value: Any) -> Any:

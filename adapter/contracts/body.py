@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
@@ -35,45 +34,46 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
 
     Raises UnsupportedEncoding for a Content-Encoding, and ClientDisconnect when the client hung up.
     """
-    headers = Headers(scope=scope)
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", ""):
-        raise UnsupportedEncoding(
-            f"Content-Encoding {encoding[:40]!r} is not supported; send the body as it is"
-        )
-    too_large = PayloadTooLarge(f"the body is larger than {limit} bytes")
-    announced = headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
-        raise too_large
-    if announced:
-        return await _read(receive, limit, too_large, BytesIO())
+    announced = None
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            announced = value
+        elif name == b"content-encoding" and value.strip().lower() not in (b"identity", b""):
+            encoding = value.decode("latin-1").strip().lower()[:40]
+            raise UnsupportedEncoding(
+                f"Content-Encoding {encoding!r} is not supported; send the body as it is"
+            )
+    if announced is not None and announced.isdigit() and int(announced) > limit:
+        raise _too_large(limit)
+    chunk, more = await _next_piece(receive)
+    if not more and len(chunk) <= limit:
+        return chunk
     # Of a body without a size nobody knows how long it gets; what is over the limit never fills the memory.
-    with SpooledTemporaryFile(max_size=_MOST_IN_MEMORY) as file:
-        return await _read(receive, limit, too_large, file)
-
-
-async def _read(
-    receive: Receive, limit: int, too_large: PayloadTooLarge, file: "BytesIO | SpooledTemporaryFile[bytes]"
-) -> bytes:
-    """Collect the body in `file`; one that comes in a single piece goes past it."""
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        chunk: bytes = message.get("body", b"")
-        more = message.get("more_body", False)
-        if size == 0 and not more and len(chunk) <= limit:
-            return chunk
-        size += len(chunk)
-        if size > limit:
-            raise too_large
+    with BytesIO() if announced else SpooledTemporaryFile(max_size=_MOST_IN_MEMORY) as file:
+        size = len(chunk)
         file.write(chunk)
-        if not more:
-            if isinstance(file, BytesIO):
-                return file.getvalue()
-            file.seek(0)
-            return file.read()
+        while more and size <= limit:
+            chunk, more = await _next_piece(receive)
+            size += len(chunk)
+            file.write(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        if isinstance(file, BytesIO):
+            return file.getvalue()
+        file.seek(0)
+        return file.read()
+
+
+async def _next_piece(receive: Receive) -> tuple[bytes, bool]:
+    """A piece of the body, and whether more will come."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body is larger than {limit} bytes")
 
 
 def parse_json(body: bytes) -> Any:

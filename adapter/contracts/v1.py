@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from adapter.contracts import bulk
 from adapter.contracts.answers import json_response, version_headers
 from adapter.contracts.body import LARGE, parse_json, read_body
 from adapter.contracts.models import model_body, split_id
@@ -47,6 +48,8 @@ class Predict:
 
 
 def _decode(metadata: ModelMetadata, body: bytes) -> tuple[tuple[Tensor, ...], AnswerForm]:
+    if len(body) >= bulk.BULK and (numbers := bulk.decode_numbers(metadata, body)):
+        return numbers
     return decode_body(metadata, parse_json(body))
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -51,7 +50,7 @@ def _data(tensor: Tensor) -> Any:
     count = prod(tensor.shape)
     if tensor.datatype == "BYTES":
         return _strings(tensor, count)
-    array = to_json(replace(tensor, shape=(count,)))
+    array = to_json(tensor._replace(shape=(count,)))
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return orjson.Fragment(json.dumps(array.tolist()).encode())
     return array

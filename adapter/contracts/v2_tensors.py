@@ -1,7 +1,6 @@
 """The inputs of a V2 request → tensors: from JSON, or from the bytes behind it, which stay where they are."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import chain
 from math import prod
 from struct import unpack_from
@@ -94,7 +93,7 @@ def _from_json(name: str, datatype: str, shape: tuple[int, ...], data: Any, path
     def where(at: Sequence[int]) -> str:
         return f"{path}[{at[0]}]" if at else path
 
-    return replace(decode_tensor(TensorMetadata(name, datatype, (count,)), flat, where), shape=shape)
+    return decode_tensor(TensorMetadata(name, datatype, (count,)), flat, where)._replace(shape=shape)
 
 
 def _flattened(data: list[Any]) -> list[Any]:

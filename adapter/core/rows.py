@@ -1,7 +1,6 @@
 """Rows of tensors: cutting a batch into pieces, and putting pieces behind each other."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from adapter.core.datatypes import pack_bytes, unpack_bytes
 from adapter.core.errors import InferenceFailed
@@ -13,7 +12,7 @@ def split(request: InferRequest, most: int) -> Iterator[InferRequest]:
     rows = request.inputs[0].shape[0]
     counts = [min(most, rows - i) for i in range(0, rows, most)]
     columns = [cut(tensor, counts) for tensor in request.inputs]
-    return (replace(request, inputs=inputs) for inputs in zip(*columns, strict=True))
+    return (request._replace(inputs=inputs) for inputs in zip(*columns, strict=True))
 
 
 def cut(tensor: Tensor, counts: Sequence[int]) -> Iterator[Tensor]:
@@ -31,8 +30,8 @@ def cut(tensor: Tensor, counts: Sequence[int]) -> Iterator[Tensor]:
 
 def has_rows(request: InferRequest) -> bool:
     """Whether every input has one and the same number of rows, at least one: others cannot be joined."""
-    first = request.inputs[0].shape[:1] if request.inputs else ()
-    return first not in ((), (0,)) and all(tensor.shape[:1] == first for tensor in request.inputs)
+    sizes = {tensor.shape[:1] for tensor in request.inputs}
+    return len(sizes) == 1 and sizes.isdisjoint(((), (0,)))
 
 
 def join_inputs(requests: Sequence[InferRequest]) -> tuple[Tensor, ...]:
@@ -52,7 +51,7 @@ def join_answers(answers: Sequence[InferResponse]) -> InferResponse:
         if len(kinds) != 1 or not pieces[0].shape:
             raise InferenceFailed(f"output {name!r} has another shape from one batch to the next")
         outputs.append(_join(pieces))
-    return replace(answers[0], outputs=tuple(outputs))
+    return answers[0]._replace(outputs=tuple(outputs))
 
 
 def cut_answer(answer: InferResponse, counts: Sequence[int]) -> list[InferResponse]:
@@ -67,7 +66,7 @@ def cut_answer(answer: InferResponse, counts: Sequence[int]) -> list[InferRespon
     columns = [cut(tensor, counts) for tensor in answer.outputs]
     if not columns:
         return [answer] * len(counts)
-    return [replace(answer, outputs=outputs) for outputs in zip(*columns, strict=True)]
+    return [answer._replace(outputs=outputs) for outputs in zip(*columns, strict=True)]
 
 
 def _join(pieces: Sequence[Tensor]) -> Tensor:

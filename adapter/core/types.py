@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Literal
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 Parameter = bool | int | float | str
 """A request parameter as Triton takes it."""
+
+_NONE: Mapping[str, Parameter] = MappingProxyType({})
 
 AnswerForm = Literal["predictions", "outputs", "names"]
 """How an answer mirrors its input: V1's rows, V1's columns, or MIaaS's object of named outputs."""
@@ -34,8 +37,7 @@ class Region:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):
     """A named tensor; `data` is the protocol's binary form, empty where the tensor lies in a `region`.
 
     Fixed-size elements are little-endian in row-major order; each BYTES element follows its length as a
@@ -49,19 +51,17 @@ class Tensor:
     region: Region | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RequestedOutput:
+class RequestedOutput(NamedTuple):
     """An output that is wanted, and how: `classification` asks for the labels of the N largest values.
 
     With a region's parameters it is written there, and the response says no more than datatype and shape.
     """
 
     name: str
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = _NONE
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
+class InferRequest(NamedTuple):
     """One inference: a model, its input tensors, the outputs wanted (none named: all)."""
 
     model_name: str
@@ -69,18 +69,17 @@ class InferRequest:
     inputs: tuple[Tensor, ...]
     outputs: tuple[RequestedOutput, ...] = ()
     id: str = ""
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = _NONE
 
 
-@dataclass(frozen=True, slots=True)
-class InferResponse:
+class InferResponse(NamedTuple):
     """What a model answered."""
 
     model_name: str
     model_version: str
     outputs: tuple[Tensor, ...]
     id: str = ""
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = _NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +151,7 @@ class Client:
     """Its own rate limit, 0 for none; None is everybody's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(NamedTuple):
     """What a rate limit said to one request: how many a minute, how many are left, and when more come."""
 
     limit: int

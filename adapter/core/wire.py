@@ -198,7 +198,7 @@ def _read_output(data: memoryview) -> RequestedOutput:
 
 
 def _read_message(
-    data: bytes, raw_key: int
+    data: bytes | memoryview, raw_key: int
 ) -> tuple[dict[int, str], dict[str, Parameter], list[RequestedOutput], tuple[Tensor, ...]]:
     texts: dict[int, str] = {}
     parameters: dict[str, Parameter] = {}
@@ -231,7 +231,7 @@ def decode_request(data: bytes) -> InferRequest:
     )
 
 
-def decode_response(data: bytes) -> InferResponse:
+def decode_response(data: bytes | memoryview) -> InferResponse:
     """The opposite of `encode_response`; tensors are views into `data`. Raises as `decode_request` does."""
     texts, parameters, _, tensors = _read_message(data, raw_key=_L6)
     return InferResponse(texts.get(1, ""), texts.get(2, ""), tensors, texts.get(3, ""), parameters)

@@ -24,12 +24,14 @@ class SlidingWindow:
     def forget(self, now: float) -> None:
         """Bring `total` to `now`."""
         second = int(now)
+        if second <= self._newest:
+            return
         gone = min(second - self._newest, len(self._seconds))
         for passed in range(second - gone + 1, second + 1):
             slot = passed % len(self._seconds)
             self.total -= self._seconds[slot]
             self._seconds[slot] = 0
-        self._newest = max(second, self._newest)
+        self._newest = second
 
     def wait(self, now: float) -> int:
         """Whole seconds until one that is counted now is forgotten; at least 1."""

@@ -8,7 +8,7 @@ No request waits for others to come: joining adds no delay.
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import structlog
@@ -68,6 +68,7 @@ class Batcher:
         self._most_waiting = most_waiting
         self._models: dict[str, _Model] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._running: asyncio.AbstractEventLoop | None = None
 
     async def infer(self, request: InferRequest, limits: Limits, timeout_s: float) -> InferResponse:
         """Run the request, perhaps together with others, in calls within `limits`.
@@ -75,22 +76,36 @@ class Batcher:
         Raises what `send` raises for this request alone, DeadlineExceeded after `timeout_s`, and
         BatchQueueFull when too many wait already.
         """
-        model = self._models.setdefault(request.model_name, _Model())
+        model = self._models.get(request.model_name)
+        if model is None:
+            model = self._models[request.model_name] = _Model()
         if model.waiting >= self._most_waiting:
             raise BatchQueueFull(
                 f"{model.waiting} requests wait for the model {request.model_name!r} already"
             )
-        loop = asyncio.get_running_loop()
+        loop = self._loop()
         deadline = loop.time() + timeout_s
-        waiting = _Waiting(request, request.inputs[0].shape[0], deadline, loop.create_future())
-        model.queues.setdefault(_kind(request), deque()).append(waiting)
+        answer: asyncio.Future[InferResponse] = loop.create_future()
+        waiting = _Waiting(request, request.inputs[0].shape[0], deadline, answer)
+        kind = _kind(request)
+        queue = model.queues.get(kind)
+        if queue is None:
+            queue = model.queues[kind] = deque()
+        queue.append(waiting)
         model.waiting += 1
         self._send_next(model, limits)
+        # A quarter of what `asyncio.timeout` costs.
+        timer = loop.call_at(deadline, _expire, answer)
         try:
-            async with asyncio.timeout_at(deadline):
-                return await waiting.answer
-        except TimeoutError:
-            raise DeadlineExceeded("Triton did not answer in time") from None
+            return await answer
+        finally:
+            timer.cancel()
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop. Before Python 3.12 asyncio makes a system call to tell which it is."""
+        if self._running is None:
+            self._running = asyncio.get_running_loop()
+        return self._running
 
     @property
     def idle(self) -> bool:
@@ -108,7 +123,7 @@ class Batcher:
                 del model.queues[kind]
             if batch:
                 model.in_flight += 1
-                task = asyncio.create_task(self._run(model, batch, limits))
+                task = self._loop().create_task(self._run(model, batch, limits))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
@@ -123,13 +138,13 @@ class Batcher:
 
     async def _answer(self, batch: list[_Waiting]) -> None:
         """Answer every request of the batch, or each alone where the batch as a whole fails."""
-        left = max(waiting.deadline for waiting in batch) - asyncio.get_running_loop().time()
+        left = max(waiting.deadline for waiting in batch) - self._loop().time()
         try:
             if len(batch) == 1:
                 answers = [await self._send(batch[0].request, left)]
             else:
                 requests = [waiting.request for waiting in batch]
-                joined = replace(requests[0], id="", inputs=join_inputs(requests))
+                joined = requests[0]._replace(id="", inputs=join_inputs(requests))
                 answers = cut_answer(await self._send(joined, left), [waiting.rows for waiting in batch])
         except AdapterError as error:
             if len(batch) > 1 and not isinstance(error, DeadlineExceeded | EngineUnavailable):
@@ -145,13 +160,13 @@ class Batcher:
                 _settle(waiting.answer, InferenceFailed("an internal error; the server's log has more"))
             return
         for waiting, answer in zip(batch, answers, strict=True):
-            _settle(waiting.answer, replace(answer, id=waiting.request.id))
+            _settle(waiting.answer, answer._replace(id=waiting.request.id))
 
 
 def _kind(request: InferRequest) -> Kind:
-    inputs = tuple((tensor.name, tensor.datatype, tensor.shape[1:]) for tensor in request.inputs)
+    inputs = tuple([(tensor.name, tensor.datatype, tensor.shape[1:]) for tensor in request.inputs])
     # Outputs that are wanted in a special way do not come here.
-    return request.model_version, inputs, tuple(output.name for output in request.outputs)
+    return request.model_version, inputs, tuple([output.name for output in request.outputs])
 
 
 def _take(queue: deque[_Waiting], most_rows: int, model: _Model) -> list[_Waiting]:
@@ -165,6 +180,10 @@ def _take(queue: deque[_Waiting], most_rows: int, model: _Model) -> list[_Waitin
             batch.append(waiting)
             rows += waiting.rows
     return batch
+
+
+def _expire(future: asyncio.Future[InferResponse]) -> None:
+    _settle(future, DeadlineExceeded("Triton did not answer in time"))
 
 
 def _settle(future: asyncio.Future[InferResponse], outcome: InferResponse | AdapterError) -> None:

@@ -21,7 +21,9 @@ class TritonEngine:
     """`adapter.core.ports.Engine` on one Triton server, in plain text without credentials."""
 
     def __init__(self, settings: Settings, credentials: grpc.ChannelCredentials | None = None) -> None:
-        self._transport = GrpcTransport(settings.triton_grpc_url, credentials)
+        self._transport = GrpcTransport(
+            settings.triton_grpc_url, credentials, lean=settings.triton_transport == "http2"
+        )
         self._registry = Registry(self._transport, settings.metadata_ttl_s)
         self._batcher = Batcher(self._send, settings.batch_queue)
         self._batch_calls = settings.batch_calls

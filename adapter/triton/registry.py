@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from tritonclient.grpc import model_config_pb2 as model_config
 
-from adapter.core.errors import AdapterError, ModelNotFound, ModelNotReady
+from adapter.core.errors import ModelNotFound, ModelNotReady
 from adapter.core.types import ModelMetadata, ModelVersion, TensorMetadata
 from adapter.triton.transport import GrpcTransport
 
@@ -39,7 +39,8 @@ class _Snapshot:
     def __init__(self, lines: Sequence[ModelVersion], ttl_s: float) -> None:
         self.lines = lines
         self.expires = time.monotonic() + ttl_s
-        self.described: dict[tuple[str, str], asyncio.Task[ModelMetadata]] = {}
+        self.described: dict[tuple[str, str], ModelMetadata] = {}
+        self.describing: dict[tuple[str, str], asyncio.Task[ModelMetadata]] = {}
 
 
 class Registry:
@@ -63,25 +64,27 @@ class Registry:
     async def metadata(self, name: str, version: str) -> ModelMetadata:
         """Describe one version, or with "" the latest. Raises ModelNotFound, ModelNotReady."""
         snapshot = await self._current()
-        task = snapshot.described.get((name, version))
+        key = name, version
+        known = snapshot.described.get(key)
+        if known is not None:
+            return known
+        task = snapshot.describing.get(key)
         if task is None:
             served = self._served(snapshot.lines, name, version)
             task = asyncio.create_task(self._describe(name, version or served[-1], served))
-            snapshot.described[name, version] = task
+            snapshot.describing[key] = task
         try:
             # A waiter that hangs up must not cancel the look-up for the others.
-            return task.result() if task.done() else await asyncio.shield(task)
-        except AdapterError:
+            snapshot.described[key] = await asyncio.shield(task)
+        finally:
             # A failure is not believed: the next one asks again.
-            snapshot.described.pop((name, version), None)
-            raise
+            if task.done():
+                snapshot.describing.pop(key, None)
+        return snapshot.described[key]
 
     def known(self, name: str, version: str) -> ModelMetadata | None:
         """What was said last, if it was; asks nobody."""
-        task = self._snapshot.described.get((name, version)) if self._snapshot else None
-        if task is None or not task.done() or task.cancelled() or task.exception():
-            return None
-        return task.result()
+        return self._snapshot.described.get((name, version)) if self._snapshot else None
 
     def forget(self) -> None:
         """Ask Triton again at the next look-up."""

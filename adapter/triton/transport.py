@@ -21,10 +21,13 @@ from adapter.core.errors import (
     Unavailable,
 )
 from adapter.core.types import RegionKind
+from adapter.triton.calls import CallFailed
+from adapter.triton.unary import UnaryClient
 
 _REQUEST_ID = re.compile(r"^\[request id: [^\]]*\] ")
 _PATH = re.compile(r"(?<![\w.:/])/(?:[\w.+@~-]+/)+[\w.+@~-]*(?::\d+)?")
 _SERVICE = "/inference.GRPCInferenceService/"
+_INFER = _SERVICE + "ModelInfer"
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -36,6 +39,7 @@ _OPTIONS = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
 ]
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d+\Z")
 _LARGE = 16 << 20
 _CONTROL_TIMEOUT_S = 5.0
 _LOAD_TIMEOUT_S = 600.0
@@ -44,16 +48,20 @@ _LOAD_TIMEOUT_S = 600.0
 class GrpcTransport:
     """Triton's gRPC service. Every call raises an AdapterError, never a grpc.RpcError."""
 
-    def __init__(self, url: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+    def __init__(
+        self, url: str, credentials: grpc.ChannelCredentials | None = None, *, lean: bool = False
+    ) -> None:
+        own = lean and credentials is None and _HOST_AND_PORT.match(url)
+        self._lean = UnaryClient(url) if own else None
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(url, options=_OPTIONS)
         else:
             self._channel = grpc.aio.secure_channel(url, credentials, options=_OPTIONS)
         self._url = url
         # Without serializers the call takes and gives bytes: the hot path builds no message objects.
-        self._infer = self._channel.unary_unary(_SERVICE + "ModelInfer")
+        self._infer = self._channel.unary_unary(_INFER)
         # On the wire both are the same; this one lets go of the request once it is sent.
-        self._infer_large = self._channel.stream_unary(_SERVICE + "ModelInfer")
+        self._infer_large = self._channel.stream_unary(_INFER)
         self._index = self._method("RepositoryIndex", pb.RepositoryIndexResponse.FromString)
         self._config = self._method("ModelConfig", pb.ModelConfigResponse.FromString)
         self._statistics = self._method("ModelStatistics", pb.ModelStatisticsResponse.FromString)
@@ -67,8 +75,13 @@ class GrpcTransport:
             response_deserializer=response,
         )
 
-    async def infer(self, request: bytes, timeout_s: float) -> bytes:
+    async def infer(self, request: bytes, timeout_s: float) -> bytes | memoryview:
         """A serialized `ModelInferRequest` → the serialized `ModelInferResponse`."""
+        if self._lean is not None:
+            try:
+                return await self._lean.call(_INFER, request, timeout_s)
+            except CallFailed as error:
+                raise _translate(error.code, error.details) from error
         if len(request) < _LARGE:
             with self._translated():
                 answer: bytes = await self._infer(request, timeout=timeout_s)
@@ -128,36 +141,39 @@ class GrpcTransport:
         try:
             yield
         except grpc.aio.AioRpcError as error:
-            raise self._translate(error) from error
+            raise _translate(error.code(), error.details() or "") from error
         except grpc.aio.UsageError as error:
             raise EngineUnavailable("the connection to Triton is closed") from error
-
-    def _translate(self, error: grpc.aio.AioRpcError) -> AdapterError:
-        """A gRPC status → the tree of errors; Triton's own words tell apart what its codes do not."""
-        message = _cleaned(error.details() or "")
-        match error.code():
-            case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE:
-                return InvalidInput(message)
-            case grpc.StatusCode.NOT_FOUND:
-                return ModelNotFound(message)
-            case grpc.StatusCode.DEADLINE_EXCEEDED:
-                return DeadlineExceeded("Triton did not answer in time")
-            case grpc.StatusCode.RESOURCE_EXHAUSTED:
-                return Unavailable(message)
-            case grpc.StatusCode.UNAVAILABLE if "maximum queue size" in message:
-                return Unavailable("Triton's queue for this model is full")
-            case grpc.StatusCode.INTERNAL if "is not healthy" in message:
-                return ModelCrashed(message)
-            case grpc.StatusCode.UNAVAILABLE if "not ready" in message:
-                return ModelNotReady(message)
-            case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-                return EngineUnavailable("Triton cannot be reached")
-            case _:
-                return InferenceFailed(message or f"Triton answered {error.code().name}")
 
     async def close(self) -> None:
         """Let go of the channel; calls in flight are cancelled."""
         await self._channel.close()
+        if self._lean is not None:
+            await self._lean.close()
+
+
+def _translate(code: grpc.StatusCode, details: str) -> AdapterError:
+    """A gRPC status → the tree of errors; Triton's own words tell apart what its codes do not."""
+    message = _cleaned(details)
+    match code:
+        case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE:
+            return InvalidInput(message)
+        case grpc.StatusCode.NOT_FOUND:
+            return ModelNotFound(message)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return DeadlineExceeded("Triton did not answer in time")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return Unavailable(message)
+        case grpc.StatusCode.UNAVAILABLE if "maximum queue size" in message:
+            return Unavailable("Triton's queue for this model is full")
+        case grpc.StatusCode.INTERNAL if "is not healthy" in message:
+            return ModelCrashed(message)
+        case grpc.StatusCode.UNAVAILABLE if "not ready" in message:
+            return ModelNotReady(message)
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            return EngineUnavailable("Triton cannot be reached")
+        case _:
+            return InferenceFailed(message or f"Triton answered {code.name}")
 
 
 def _cleaned(message: str) -> str:

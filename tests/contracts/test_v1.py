@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from adapter.contracts import bulk
 from adapter.core.errors import (
     AdapterError,
     DeadlineExceeded,
@@ -15,6 +16,13 @@ from adapter.core.errors import (
 )
 from adapter.core.types import InferResponse, Tensor
 from tests.contracts.running import NAMED, PATH, ROW, SUBMISSION, Api, assert_error, raising
+
+
+@pytest.fixture(autouse=True, params=["objects", "numbers"])
+def _decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything here holds for the decoder of large bodies as well."""
+    monkeypatch.setattr(bulk, "BULK", 0 if request.param == "numbers" else 1 << 30)
+
 
 # --- Predict ---
 

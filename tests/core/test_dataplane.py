@@ -1,7 +1,6 @@
 """The data plane on a fake engine: names and labels, splitting and joining, what a failure does."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -138,7 +137,7 @@ def test_parts_that_end_out_of_order_are_joined_in_order() -> None:
 
 def test_views_into_a_message_are_split_too() -> None:
     engine, sent = FakeEngine(MODEL), request(5)
-    views = replace(sent, inputs=tuple(replace(t, data=memoryview(t.data)) for t in sent.inputs))
+    views = sent._replace(inputs=tuple(t._replace(data=memoryview(t.data)) for t in sent.inputs))
     assert infer(engine, views).outputs == sent.inputs
 
 

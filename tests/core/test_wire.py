@@ -27,6 +27,7 @@ TENSORS = st.lists(
         datatype=st.sampled_from(["BOOL", "INT64", "FP32", "BYTES"]),
         shape=st.lists(st.integers(0, 2**63 - 1), max_size=4).map(tuple),
         data=st.binary(max_size=300),
+        region=st.none(),
     ),
     max_size=20,
 ).map(tuple)

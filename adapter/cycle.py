@@ -1,0 +1,74 @@
+"""uvicorn's cycle of a request and its answer, where an answer that is one piece is written in one piece.
+
+uvicorn writes head and body apart: two system calls, which are most of a short answer's price. What comes in
+pieces or without a size is left to it.
+"""
+
+from starlette.types import Message
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+_SHORT = 64 << 10
+"""A body up to here is copied behind its head."""
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Cycle(RequestResponseCycle):
+    """Keeps the head of an answer until its body comes."""
+
+    _head: Message | None = None
+    _block: tuple[Headers, bytes] = ([], b"")
+    """uvicorn's own headers, new every second, and what they look like on the wire."""
+
+    async def send(self, message: Message) -> None:  # type: ignore[override]
+        """See ASGI. Raises RuntimeError for a header with a line break in it."""
+        if message["type"] == "http.response.start" and not self.response_started:
+            self.response_started = True
+            self._head = message
+            return
+        head, self._head = self._head, None
+        if head is not None:
+            body: bytes = message.get("body", b"")
+            whole = not message.get("more_body", False) and self.scope["method"] != "HEAD"
+            if whole and (b"content-length", b"%d" % len(body)) in head["headers"]:
+                if self.flow.write_paused and not self.disconnected:
+                    await self.flow.drain()
+                if not self.disconnected:
+                    self._write(head["status"], head["headers"], body)
+                return
+            self.response_started = False
+            await super().send(head)  # type: ignore[arg-type]
+        await super().send(message)  # type: ignore[arg-type]
+
+    def _write(self, status: int, headers: Headers, body: bytes) -> None:
+        """All of an answer that says its size."""
+        if (b"connection", b"close") in headers:
+            self.keep_alive = False
+        elif not self.keep_alive:
+            headers = [*headers, (b"connection", b"close")]
+        parts = [STATUS_LINE[status], self._defaults()]
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts.append(b"\r\n")
+        head = b"".join(parts)
+        lines = len(headers) + len(self.default_headers) + 2
+        if head.count(b"\n") != lines or head.count(b"\r") != lines:
+            raise RuntimeError("a header holds a line break")
+        self.waiting_for_100_continue = False
+        if len(body) < _SHORT:
+            self.transport.write(head + body)
+        else:
+            self.transport.writelines((head, body))
+        self.chunked_encoding = False
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+    def _defaults(self) -> bytes:
+        known, block = Cycle._block
+        if known is not self.default_headers:
+            block = b"".join(b"%b: %b\r\n" % header for header in self.default_headers)
+            Cycle._block = self.default_headers, block
+        return block
