@@ -4,6 +4,8 @@ uvicorn writes head and body apart: two system calls, which are most of a short 
 pieces or without a size is left to it.
 """
 
+from typing import Any
+
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
@@ -16,9 +18,37 @@ Headers = list[tuple[bytes, bytes]]
 class Cycle(RequestResponseCycle):
     """Keeps the head of an answer until its body comes."""
 
-    _head: Message | None = None
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._head: Message | None = None
+        self._pieces: list[bytes] = []
+        self._unread = 0
+
     _block: tuple[Headers, bytes] = ([], b"")
     """uvicorn's own headers, new every second, and what they look like on the wire."""
+
+    def take(self, piece: bytes) -> int:
+        """A piece of the body came; returns how many bytes of it wait to be received."""
+        if not self.response_complete:
+            self._pieces.append(piece)
+            self._unread += len(piece)
+            self.message_event.set()
+        return self._unread
+
+    async def receive(self) -> Message:  # type: ignore[override]
+        """See ASGI. All that came since the last time, in one piece."""
+        if self.waiting_for_100_continue and not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.waiting_for_100_continue = False
+        if not self.disconnected and not self.response_complete:
+            self.flow.resume_reading()
+            await self.message_event.wait()
+            self.message_event.clear()
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        pieces, self._pieces, self._unread = self._pieces, [], 0
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
 
     async def send(self, message: Message) -> None:  # type: ignore[override]
         """See ASGI. Raises RuntimeError for a header with a line break in it."""

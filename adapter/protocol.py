@@ -27,6 +27,8 @@ LEAST_PACE = 1024
 """Bytes per second that a body must come at, on average, once the grace is over."""
 GRACE_S = 10.0
 _LOOK_EVERY_S = 2.0
+MOST_UNREAD_BYTES = 256 << 10
+"""Of a body, before no more of it is read from the connection."""
 READ_WITHIN_S = 60.0
 """How long a client may take nothing of an answer that waits for it."""
 
@@ -110,8 +112,8 @@ class HttpProtocol(HttpToolsProtocol):
             self.pipeline.appendleft((self.cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
-        if not self._refused:
-            super().on_body(body)
+        if not self._refused and self.cycle.take(body) > MOST_UNREAD_BYTES:
+            self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
         if not self._refused:

@@ -1,7 +1,6 @@
 """Request bodies: bytes with a limit, then JSON with RFC 8259's strictness and a few named allowances."""
 
 import json
-from io import BytesIO
 from math import isinf
 from tempfile import SpooledTemporaryFile
 from typing import Any
@@ -48,9 +47,18 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     chunk, more = await _next_piece(receive)
     if not more and len(chunk) <= limit:
         return chunk
+    size = len(chunk)
+    if announced:
+        pieces = [chunk]
+        while more and size <= limit:
+            chunk, more = await _next_piece(receive)
+            size += len(chunk)
+            pieces.append(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        return b"".join(pieces)
     # Of a body without a size nobody knows how long it gets; what is over the limit never fills the memory.
-    with BytesIO() if announced else SpooledTemporaryFile(max_size=_MOST_IN_MEMORY) as file:
-        size = len(chunk)
+    with SpooledTemporaryFile(max_size=_MOST_IN_MEMORY) as file:
         file.write(chunk)
         while more and size <= limit:
             chunk, more = await _next_piece(receive)
@@ -58,8 +66,6 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             file.write(chunk)
         if size > limit:
             raise _too_large(limit)
-        if isinstance(file, BytesIO):
-            return file.getvalue()
         file.seek(0)
         return file.read()
 

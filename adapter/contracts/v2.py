@@ -29,6 +29,8 @@ from adapter.settings import Settings
 
 _MODEL = "/v2/models/{name:segment}"
 _VERSION = _MODEL + "/versions/{version:segment}"
+_SHORT = 64 << 10
+"""An answer of fewer bytes is put together before it is sent."""
 
 
 class Infer:
@@ -131,7 +133,7 @@ class Describe:
 
 
 async def _send(send: Send, document: bytes, tail: Any, more: Mapping[str, str]) -> None:
-    """The answer piece by piece, so that large outputs are not copied once more."""
+    """The answer; a long one piece by piece, so that large outputs are not copied once more."""
     size = len(document) + sum(map(len, tail))
     headers = [(b"content-length", b"%d" % size)]
     if size > len(document):
@@ -141,6 +143,9 @@ async def _send(send: Send, document: bytes, tail: Any, more: Mapping[str, str])
         headers.append((b"content-type", b"application/json"))
     headers.extend((name.lower().encode(), value.encode()) for name, value in more.items())
     await send({"type": "http.response.start", "status": 200, "headers": headers})
+    if size < _SHORT:
+        await send({"type": "http.response.body", "body": b"".join((document, *tail))})
+        return
     for part in (document, *tail):
         await send({"type": "http.response.body", "body": part, "more_body": True})
     await send({"type": "http.response.body", "body": b""})

@@ -2,9 +2,13 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from urllib.parse import unquote
 
 import grpc
+
+Parts = Sequence[bytes | memoryview]
+"""A message, in parts that follow each other."""
 
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 

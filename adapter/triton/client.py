@@ -9,7 +9,7 @@ import grpc
 from adapter.core.errors import InferenceFailed
 from adapter.core.rows import has_rows
 from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion, RegionKind
-from adapter.core.wire import decode_response, encode_request
+from adapter.core.wire import decode_response, request_parts
 from adapter.settings import Settings
 from adapter.triton.batcher import Batcher, Limits
 from adapter.triton.messages import to_json
@@ -63,7 +63,7 @@ class TritonEngine:
         return Limits(known.max_batch_size, calls) if calls else None
 
     async def _send(self, request: InferRequest, timeout_s: float) -> InferResponse:
-        call = self._transport.infer(encode_request(request), timeout_s)
+        call = self._transport.infer(request_parts(request), timeout_s)
         # Its tensors are in the message now.
         del request
         answer = await call

@@ -13,7 +13,7 @@ from typing import Any, cast
 import grpc
 
 from adapter.triton import frames
-from adapter.triton.calls import Call, CallFailed, NotSent
+from adapter.triton.calls import Call, CallFailed, NotSent, Parts
 from adapter.triton.frames import HeaderBlocks, ProtocolError, frame, frame_head, literal
 
 _LARGE = 64 << 10
@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
 
     # The calls
 
-    async def call(self, method: str, request: bytes, timeout_s: float) -> memoryview:
+    async def call(self, method: str, parts: Parts, timeout_s: float) -> memoryview:
         """A serialized message → the serialized answer.
 
         Raises CallFailed with the server's status; DEADLINE_EXCEEDED after `timeout_s`, and UNAVAILABLE when
@@ -77,8 +77,8 @@ class Connection(asyncio.Protocol):
             self.open = False
         self._streams[stream.id] = stream
         stream.timer = self._loop.call_later(timeout_s, self._expire, stream)
-        self._send_request(stream, self._head(method, timeout_s), request)
-        del request
+        self._send_request(stream, self._head(method, timeout_s), parts)
+        del parts
         return await stream.answer
 
     async def _wait_for_turn(self, timeout_s: float) -> None:
@@ -107,20 +107,22 @@ class Connection(asyncio.Protocol):
         timeout = b"%dm" % milliseconds if milliseconds < 10**8 else b"%dS" % min(timeout_s, 10**8 - 1)
         return shared + literal(b"grpc-timeout", timeout)
 
-    def _send_request(self, stream: Call, head: bytes, request: bytes) -> None:
-        size = len(request) + 5
+    def _send_request(self, stream: Call, head: bytes, parts: Parts) -> None:
+        size = sum(map(len, parts))
+        prefix = b"\0" + size.to_bytes(4)
+        size += len(prefix)
         begin = frame_head(len(head), frames.HEADERS, frames.END_HEADERS, stream.id) + head
-        prefix = b"\0" + len(request).to_bytes(4)
         if size <= self._max_frame and size <= self._window and size <= stream.window and not self._paused:
             self._window -= size
-            begin += frame_head(size, frames.DATA, frames.END_STREAM, stream.id) + prefix
+            begin += frame_head(size, frames.DATA, frames.END_STREAM, stream.id)
             if size < _LARGE:
-                self._transport.write(begin + request)
+                self._transport.write(b"".join((begin, prefix, *parts)))
             else:
-                self._transport.writelines((begin, request))
+                self._transport.writelines((begin + prefix, *parts))
             return
         self._transport.write(begin)
-        stream.body += map(memoryview, (prefix, request) if size > _LARGE else (prefix + request,))
+        parts = (b"".join((prefix, *parts)),) if size < _LARGE else (prefix, *parts)
+        stream.body += (memoryview(part) for part in parts if len(part))
         self._sending.append(stream)
         self._send_more()
 

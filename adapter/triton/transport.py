@@ -21,7 +21,7 @@ from adapter.core.errors import (
     Unavailable,
 )
 from adapter.core.types import RegionKind
-from adapter.triton.calls import CallFailed
+from adapter.triton.calls import CallFailed, Parts
 from adapter.triton.unary import UnaryClient
 
 _REQUEST_ID = re.compile(r"^\[request id: [^\]]*\] ")
@@ -75,13 +75,15 @@ class GrpcTransport:
             response_deserializer=response,
         )
 
-    async def infer(self, request: bytes, timeout_s: float) -> bytes | memoryview:
-        """A serialized `ModelInferRequest` → the serialized `ModelInferResponse`."""
+    async def infer(self, parts: Parts, timeout_s: float) -> bytes | memoryview:
+        """A serialized `ModelInferRequest`, in parts → the serialized `ModelInferResponse`."""
         if self._lean is not None:
             try:
-                return await self._lean.call(_INFER, request, timeout_s)
+                return await self._lean.call(_INFER, parts, timeout_s)
             except CallFailed as error:
                 raise _translate(error.code, error.details) from error
+        request = b"".join(parts)
+        del parts
         if len(request) < _LARGE:
             with self._translated():
                 answer: bytes = await self._infer(request, timeout=timeout_s)

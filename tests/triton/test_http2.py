@@ -139,9 +139,9 @@ def fails(script: Script, code: grpc.StatusCode, details: str = "") -> None:
     async def scenario() -> None:
         async with served(script, again) as client:
             with pytest.raises(CallFailed) as caught:
-                await client.call(METHOD, b"x", 5)
+                await client.call(METHOD, [b"x"], 5)
             assert (caught.value.code, details in caught.value.details) == (code, True), caught.value
-            assert bytes(await client.call(METHOD, b"next", 5)) == b"next"
+            assert bytes(await client.call(METHOD, [b"next"], 5)) == b"next"
 
     run(scenario)
 
@@ -169,7 +169,7 @@ def test_a_call_says_what_grpc_wants_to_know() -> None:
 
     async def scenario() -> None:
         async with served(script) as client:
-            assert bytes(await client.call(METHOD, b"hello", 1.5)) == b"hello"
+            assert bytes(await client.call(METHOD, [b"hello"], 1.5)) == b"hello"
 
     run(scenario)
     assert seen.pop(b":authority").startswith(b"127.0.0.1:")
@@ -209,7 +209,7 @@ def test_an_answer_may_come_byte_by_byte_padded_continued_and_in_pieces() -> Non
 
     async def scenario() -> None:
         async with served(script) as client:
-            assert bytes(await client.call(METHOD, b"hello, world", 20)) == b"hello, world"
+            assert bytes(await client.call(METHOD, [b"hello, world"], 20)) == b"hello, world"
 
     run(scenario)
 
@@ -240,8 +240,8 @@ def test_a_message_keeps_to_the_windows_and_frames_that_the_server_allows() -> N
 
     async def scenario() -> None:
         async with served(script) as client:
-            await client.call(METHOD, b"the settings are known now", 20)
-            assert bytes(await client.call(METHOD, content, 20)) == content
+            await client.call(METHOD, [b"the settings are known now"], 20)
+            assert bytes(await client.call(METHOD, [content], 20)) == content
 
     run(scenario)
 
@@ -262,9 +262,9 @@ def test_no_more_calls_are_in_flight_than_the_server_allows() -> None:
 
     async def scenario() -> None:
         async with served(script) as client:
-            await client.call(METHOD, b"the settings are known now", 20)
+            await client.call(METHOD, [b"the settings are known now"], 20)
             messages = [b"%d" % i for i in range(6)]
-            answers = await asyncio.gather(*(client.call(METHOD, each, 20) for each in messages))
+            answers = await asyncio.gather(*(client.call(METHOD, [each], 20) for each in messages))
             assert [bytes(each) for each in answers] == messages
 
     run(scenario)
@@ -281,7 +281,7 @@ def test_a_ping_is_answered() -> None:
 
     async def scenario() -> None:
         async with served(script) as client:
-            await client.call(METHOD, b"x", 20)
+            await client.call(METHOD, [b"x"], 20)
 
     run(scenario)
     assert pong == [(frames.PING, frames.ACK, 0, b"12345678")]
@@ -310,7 +310,7 @@ def test_a_call_that_the_server_did_not_look_at_is_made_again(refusal: Callable[
 
     async def scenario() -> None:
         async with served(first, second) as client:
-            assert bytes(await client.call(METHOD, b"once more", 20)) == b"once more"
+            assert bytes(await client.call(METHOD, [b"once more"], 20)) == b"once more"
 
     run(scenario)
 
@@ -325,7 +325,7 @@ def test_a_call_that_the_server_has_begun_is_finished_when_it_goes_away() -> Non
 
     async def scenario() -> None:
         async with served(script) as client:
-            assert bytes(await client.call(METHOD, b"begun", 20)) == b"begun"
+            assert bytes(await client.call(METHOD, [b"begun"], 20)) == b"begun"
 
     run(scenario)
 
@@ -344,9 +344,9 @@ def test_a_deadline_passes_and_the_server_is_told() -> None:
     async def scenario() -> None:
         async with served(script) as client:
             with pytest.raises(CallFailed) as caught:
-                await client.call(METHOD, b"x", 0.1)
+                await client.call(METHOD, [b"x"], 0.1)
             assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
-            assert bytes(await client.call(METHOD, b"next", 20)) == b"next"
+            assert bytes(await client.call(METHOD, [b"next"], 20)) == b"next"
 
     run(scenario)
     assert told == [(frames.RST_STREAM, 0, 1, frames.CANCEL.to_bytes(4))]
@@ -364,12 +364,12 @@ def test_a_caller_that_gives_up_leaves_the_call_to_its_deadline() -> None:
 
     async def scenario() -> None:
         async with served(script) as client:
-            given_up = asyncio.create_task(client.call(METHOD, b"x", 20))
+            given_up = asyncio.create_task(client.call(METHOD, [b"x"], 20))
             await received.wait()
             given_up.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await given_up
-            assert bytes(await client.call(METHOD, b"next", 20)) == b"next"
+            assert bytes(await client.call(METHOD, [b"next"], 20)) == b"next"
 
     run(scenario)
 
@@ -386,7 +386,7 @@ def test_an_error_while_the_message_is_being_sent_ends_the_call() -> None:
     async def scenario() -> None:
         async with served(script) as client:
             with pytest.raises(CallFailed) as caught:
-                await client.call(METHOD, bytes(10_000_000), 20)
+                await client.call(METHOD, [bytes(10_000_000)], 20)
             assert (caught.value.code, caught.value.details) == (
                 grpc.StatusCode.INVALID_ARGUMENT,
                 "too large",
@@ -403,7 +403,7 @@ def test_a_server_that_speaks_something_else_is_unavailable() -> None:
     async def scenario() -> None:
         async with served(script) as client:
             with pytest.raises(CallFailed) as caught:
-                await client.call(METHOD, b"x", 5)
+                await client.call(METHOD, [b"x"], 5)
             assert caught.value.code is grpc.StatusCode.UNAVAILABLE
 
     run(scenario)
@@ -424,7 +424,7 @@ def test_a_server_that_takes_connections_and_says_nothing_ends_at_the_deadline()
     async def scenario() -> None:
         async with served(script) as client:
             with pytest.raises(CallFailed) as caught:
-                await client.call(METHOD, b"x", 0.2)
+                await client.call(METHOD, [b"x"], 0.2)
             assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
     run(scenario)
@@ -516,7 +516,7 @@ def test_the_windows_of_the_client_never_close() -> None:
     async def scenario() -> None:
         async with served(script) as client:
             with pytest.raises(CallFailed):
-                await client.call(METHOD, b"x", 0.1)
-            assert bytes(await client.call(METHOD, b"x", 20)) == b"next"
+                await client.call(METHOD, [b"x"], 0.1)
+            assert bytes(await client.call(METHOD, [b"x"], 20)) == b"next"
 
     run(scenario)

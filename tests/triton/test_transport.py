@@ -86,7 +86,7 @@ def test_messages_of_every_size_come_back_as_they_went(lean: bool, size: int) ->
         async with connected(lean) as (_, transport):
             message = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
             for _ in range(2):
-                assert bytes(await transport.infer(message, 30)) == message
+                assert bytes(await transport.infer([message], 30)) == message
 
     asyncio.run(scenario())
 
@@ -100,7 +100,7 @@ def test_each_of_many_calls_at_once_gets_its_own_answer(lean: bool) -> None:
         async with connected(lean, answer) as (_, transport):
             sizes = [1 + i * 37 % 90_000 for i in range(400)]
             messages = [bytes([i % 256]) * size for i, size in enumerate(sizes)]
-            answers = await asyncio.gather(*(transport.infer(message, 30) for message in messages))
+            answers = await asyncio.gather(*(transport.infer([message], 30) for message in messages))
             assert [bytes(answer) for answer in answers] == messages
 
     asyncio.run(scenario())
@@ -117,7 +117,7 @@ def test_a_status_becomes_an_error_of_ours_with_its_message(
     async def scenario() -> None:
         async with connected(lean, answer) as (_, transport):
             with pytest.raises(expected) as caught:
-                await transport.infer(b"x", 30)
+                await transport.infer([b"x"], 30)
             assert type(caught.value) is expected
             if expected in (InvalidInput, ModelNotFound, InferenceFailed):
                 assert caught.value.message == "ungültig: 100 % of “it”"
@@ -133,12 +133,12 @@ def test_a_call_ends_at_its_deadline_and_the_next_one_does_not_notice(lean: bool
 
     async def scenario() -> None:
         async with connected(lean, answer) as (_, transport):
-            assert bytes(await transport.infer(b"first", 30)) == b"first"
+            assert bytes(await transport.infer([b"first"], 30)) == b"first"
             started = time.monotonic()
             with pytest.raises(DeadlineExceeded):
-                await transport.infer(b"slow", 0.2)
+                await transport.infer([b"slow"], 0.2)
             assert 0.19 <= time.monotonic() - started < 5
-            assert bytes(await transport.infer(b"next", 30)) == b"next"
+            assert bytes(await transport.infer([b"next"], 30)) == b"next"
 
     asyncio.run(scenario())
 
@@ -150,7 +150,7 @@ def test_a_server_that_never_was_there_is_unavailable_at_once(lean: bool) -> Non
         transport = GrpcTransport(address, lean=lean)
         started = time.monotonic()
         with pytest.raises(EngineUnavailable):
-            await transport.infer(b"x", 30)
+            await transport.infer([b"x"], 30)
         assert time.monotonic() - started < 5
         await transport.close()
 
@@ -169,19 +169,19 @@ def test_a_server_that_ends_lets_its_calls_end_and_is_found_again(lean: bool) ->
 
     async def scenario() -> None:
         async with connected(lean, answer) as (triton, transport):
-            held = asyncio.create_task(transport.infer(b"held", 30))
+            held = asyncio.create_task(transport.infer([b"held"], 30))
             await begun.wait()
             stopped = asyncio.create_task(triton.server.stop(20))
             release.set()
             assert bytes(await held) == b"held"
             await stopped
             with pytest.raises(EngineUnavailable):
-                await transport.infer(b"away", 5)
+                await transport.infer([b"away"], 5)
             await triton.start()
             async with asyncio.timeout(20):
                 while True:
                     try:
-                        assert bytes(await transport.infer(b"back", 5)) == b"back"
+                        assert bytes(await transport.infer([b"back"], 5)) == b"back"
                         break
                     except EngineUnavailable:
                         await asyncio.sleep(0.05)
@@ -199,7 +199,7 @@ def test_calls_in_flight_fail_when_the_server_ends_without_them(lean: bool) -> N
 
     async def scenario() -> None:
         async with connected(lean, answer) as (triton, transport):
-            held = [asyncio.create_task(transport.infer(b"held", 30)) for _ in range(5)]
+            held = [asyncio.create_task(transport.infer([b"held"], 30)) for _ in range(5)]
             await begun.wait()
             await triton.server.stop(0)
             for outcome in await asyncio.gather(*held, return_exceptions=True):
@@ -211,9 +211,9 @@ def test_calls_in_flight_fail_when_the_server_ends_without_them(lean: bool) -> N
 def test_a_transport_that_is_closed_says_so(lean: bool) -> None:
     async def scenario() -> None:
         async with connected(lean) as (_, transport):
-            await transport.infer(b"x", 30)
+            await transport.infer([b"x"], 30)
             await transport.close()
             with pytest.raises(EngineUnavailable):
-                await transport.infer(b"x", 30)
+                await transport.infer([b"x"], 30)
 
     asyncio.run(scenario())
