@@ -38,6 +38,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     header_timeout_s: float
     max_connections: int
+    cycle: Cycle
 
     def __init__(self, config: Config, *args: Any, **options: Any) -> None:
         super().__init__(config, *args, **options)
