@@ -132,6 +132,8 @@ class Settings(BaseSettings):
     """Form of a log line on standard error."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line that is written."""
+    access_log_sample: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of requests and jobs that get a line in the log; those that fail on our side always do."""
 
     @property
     def keys_path(self) -> Path:

@@ -2,9 +2,13 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from urllib.parse import unquote
 
 import grpc
+
+Metadata = Sequence[tuple[str, str]]
+"""Fields that go along with a call: ASCII names in small letters, and their values."""
 
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
