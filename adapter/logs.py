@@ -38,6 +38,8 @@ def configure_logs(settings: Settings) -> None:
     # Libraries use the standard library's logging; of theirs only what is wrong is of interest.
     logging.basicConfig(handlers=[_Bridge()], level=max(level, logging.WARNING), force=True)
     logging.captureWarnings(True)
+    # Of these `HttpProtocol` writes a line of its own.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "Invalid HTTP request" not in str(record.msg))
 
 
 def json_line(_: Any, __: str, event: EventDict) -> bytes:
