@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     triton_key_file: Path | None = None
     """Private key of that certificate."""
     triton_traces_url: str | None = None
-    """Where `up` has Triton send its spans (OTLP over HTTP); by default to port 4318 of the collector's host."""
+    """Where `up` has Triton send its spans (OTLP over HTTP); by default port 4318 of the collector's host."""
     metadata_ttl_s: Seconds = 1.0
     """How long a model's metadata is believed before Triton is asked again."""
     infer_timeout_s: Seconds = 60.0

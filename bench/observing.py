@@ -1,8 +1,9 @@
 """`python -m bench.observing`: what a request's id, its line in the log and its spans cost.
 
-CPU microseconds per request of this process, the threads that write lines and export spans included: no server, no
-network and no model, but an application that answers at once and has the stages of a prediction. Rounds of all variants
-alternate, each in a process of its own; the median of each is printed, and what it is above the application alone.
+CPU microseconds per request of this process, with the threads that write lines and export spans: no server,
+no network and no model, but an application that answers at once and has the stages of a prediction. Rounds of
+all variants alternate, each in a process of its own; the median of each is printed, and what it is above the
+application alone.
 """
 
 import asyncio

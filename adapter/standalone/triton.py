@@ -60,7 +60,7 @@ def command(
 
 
 def trace_options(url: str) -> list[str]:
-    """Have Triton send the spans of the requests that come with a `traceparent`, and of no others, to `url`."""
+    """Have Triton send to `url` the spans of requests that come with a `traceparent`, and of no others."""
     options = ("mode=opentelemetry", f"opentelemetry,url={url}", "level=TIMESTAMPS", "rate=0", "count=-1")
     return [f"--trace-config={option}" for option in options]
 

