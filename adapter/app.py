@@ -19,6 +19,7 @@ from adapter.contracts.answers import json_response
 from adapter.contracts.direct import DirectRoutes
 from adapter.contracts.errors import error_body, error_response, unexpected
 from adapter.contracts.gateway import Gateway
+from adapter.contracts.journal import Journal
 from adapter.contracts.openapi import document
 from adapter.contracts.scopes import ScopeTable
 from adapter.core.dataplane import DataPlane
@@ -145,6 +146,7 @@ def create_app(settings: Settings, services: Services) -> ASGIApp:
         metrics=services.metrics,
         open_paths=open_paths,
     )
+    outer = Journal(outer, settings.access_log_sample)
     return Forwarded(outer, Networks(settings.trusted_proxies)) if settings.trusted_proxies else outer
 
 

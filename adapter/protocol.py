@@ -17,7 +17,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from adapter.contracts.errors import error_body
+from adapter.contracts.journal import REQUEST_ID, new_request_id, wanted
 from adapter.cycle import Cycle
+from adapter.settings import Settings
 
 _UPGRADE = re.compile(rb"(\r\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
 _log = structlog.get_logger()
@@ -39,6 +41,7 @@ class HttpProtocol(HttpToolsProtocol):
     header_timeout_s: float
     max_connections: int
     cycle: Cycle
+    access_log_sample: float
 
     def __init__(self, config: Config, *args: Any, **options: Any) -> None:
         super().__init__(config, *args, **options)
@@ -176,10 +179,15 @@ class HttpProtocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete or not cycle.response_started:
             path = (getattr(self, "url", b"") or b"/").decode("latin-1").partition("?")[0]
             answer = error_body(path, status, code, message)
-            headers = [*self.server_state.default_headers, *answer.raw_headers, (b"connection", b"close")]
+            request_id = new_request_id()
+            headers = [*self.server_state.default_headers, *answer.raw_headers]
+            headers += [(REQUEST_ID, request_id.encode()), (b"connection", b"close")]
             head = b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
             lines = [b"%b: %b\r\n" % header for header in headers]
             self.transport.write(b"".join([head, *lines, b"\r\n", bytes(answer.body)]))
+            if wanted(status, self.access_log_sample):
+                address = self.client[0] if self.client else ""
+                _log.info("refused", request_id=request_id, address=address, code=status.value, reason=code)
         self.transport.close()
 
     @staticmethod
@@ -200,7 +208,8 @@ def _without_upgrade(data: bytes) -> bytes:
     return _UPGRADE.sub(rb"\1X-Upgrade", head) + end + body
 
 
-def limits(header_timeout_s: float, max_connections: int) -> type[HttpProtocol]:
-    """The class of a connection with these limits."""
-    values = {"header_timeout_s": header_timeout_s, "max_connections": max_connections}
+def limits(settings: Settings) -> type[HttpProtocol]:
+    """The class of a connection within the settings' limits."""
+    names = ("header_timeout_s", "max_connections", "access_log_sample")
+    values = {name: getattr(settings, name) for name in names}
     return type("LimitedHttpProtocol", (HttpProtocol,), values)

@@ -21,6 +21,7 @@ from adapter.security.browser import ALWAYS, OVER_TLS
 from adapter.security.tls import ServerTls, is_loopback, refuse_plain_text, server_tls
 from adapter.settings import Settings
 from adapter.sockets import BACKLOG, listen
+from adapter.traces import exported_spans
 
 _GC_THRESHOLDS = (20_000, 20, 20)
 """A request makes many objects and leaves no cycles: the collector's defaults find nothing, often."""
@@ -44,6 +45,7 @@ def serve(settings: Settings, fd: int | None = None, ops_fd: int | None = None) 
     _allow_many_files()
     tls = server_tls(settings)
     with (
+        exported_spans("miaas-adapter"),
         _open(settings.host, settings.port, "--port", fd) as api,
         _open(settings.ops_host, settings.ops_port, "--ops-port", ops_fd) as ops,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
@@ -83,7 +85,7 @@ async def _serve(settings: Settings, api: socket.socket, ops: socket.socket, tls
 def _config(app: ASGIApp, settings: Settings, tls: ServerTls | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=limits(settings.header_timeout_s, settings.max_connections),
+        http=limits(settings),
         ws="none",
         log_config=None,
         access_log=False,

@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     """Certificate (PEM) that the adapter shows to Triton (mutual TLS)."""
     triton_key_file: Path | None = None
     """Private key of that certificate."""
+    triton_traces_url: str | None = None
+    """Where `up` has Triton send its spans (OTLP over HTTP); by default port 4318 of the collector's host."""
     metadata_ttl_s: Seconds = 1.0
     """How long a model's metadata is believed before Triton is asked again."""
     infer_timeout_s: Seconds = 60.0
@@ -132,6 +134,8 @@ class Settings(BaseSettings):
     """Form of a log line on standard error."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log line that is written."""
+    access_log_sample: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Share of requests and jobs that get a line in the log; those that fail on our side always do."""
 
     @property
     def keys_path(self) -> Path:

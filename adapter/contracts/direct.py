@@ -15,16 +15,17 @@ class DirectRoutes:
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
         self._routes = [
-            (frozenset(route.methods or ()), compile_path(route.path)[0], route.app)
+            (frozenset(route.methods or ()), compile_path(route.path)[0], route)
             for route in routes
             if isinstance(route, Route) and not isinstance(route, APIRoute)
         ]
 
     def find(self, scope: Scope) -> ASGIApp | None:
-        """The application for a request, which then finds its `path_params` in the scope."""
+        """The application for a request, which then finds its `path_params` and `route` in the scope."""
         path, method = scope["path"], scope["method"]
-        for methods, pattern, app in self._routes:
+        for methods, pattern, route in self._routes:
             if method in methods and (match := pattern.match(path)):
                 scope["path_params"] = match.groupdict()
-                return app
+                scope["route"] = route
+                return route.app
         return None

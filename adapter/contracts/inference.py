@@ -18,6 +18,7 @@ from adapter.core.metrics import Metrics
 from adapter.core.nested import describe
 from adapter.core.ports import JobQueue
 from adapter.core.types import JobError, JobStatus
+from adapter.core.work import Stage
 from adapter.settings import Settings
 
 MOST_AT_ONCE = 1000
@@ -44,12 +45,14 @@ class Inference:
         """
         content = await read_body(request.scope, request.receive, self._settings.max_body_bytes)
         key = idempotency_key(request.headers)
-        body = parse_json(content)
-        if type(body) is list:
+        with Stage("decode"):
+            body = parse_json(content)
+            read = None if type(body) is list else await self._read(request, body, key)
+        if read is None:
             return await self._submit_many(request, body, key)
-        submission, metadata = await self._read(request, body, key)
-        request.state.model = metadata.name
-        job_id = await self._queue.submit(submission)
+        submission, metadata = read
+        request.state.model, request.state.version = metadata.name, metadata.version
+        request.state.job = job_id = await self._queue.submit(submission)
         self._metrics.jobs.labels("accepted").inc()
         headers = {"Location": f"{request.url.path}/{job_id}", **version_headers(metadata)}
         if wait_s := preferred_wait(request.headers):
@@ -99,7 +102,9 @@ class Inference:
         return json_response({"requests": lines, **({"next": found.next} if found.next else {})})
 
     def _answer(self, status: JobStatus, headers: dict[str, str]) -> Response:
-        return json_response(_status_body(status), headers=headers, nan_tokens=self._settings.nan_tokens)
+        with Stage("encode"):
+            body = _status_body(status)
+            return json_response(body, headers=headers, nan_tokens=self._settings.nan_tokens)
 
     async def _submit_many(self, request: Request, bodies: Any, key: str) -> Response:
         """One entry per request, in their order. Raises the first one's error when none was accepted."""

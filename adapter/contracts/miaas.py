@@ -40,7 +40,7 @@ class ControlPlane:
         """One version, or the latest, in full; a model's id is `name` or `name@version`."""
         name, version = split_id(request.path_params["model_id"])
         metadata = await self._dataplane.metadata(name, version)
-        request.state.model = metadata.name
+        request.state.model, request.state.version = metadata.name, metadata.version
         return json_response(model_body(metadata), headers=version_headers(metadata))
 
     async def _described(self, name: str) -> ModelMetadata | None:

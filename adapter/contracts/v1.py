@@ -16,6 +16,7 @@ from adapter.core.codec import decode_body, encode_answer
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import NotSupported
 from adapter.core.types import AnswerForm, InferRequest, ModelMetadata, Tensor
+from adapter.core.work import Stage
 from adapter.settings import Settings
 
 _MODEL = "/v1/models/{name:segment}"
@@ -33,18 +34,21 @@ class Predict:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer `{"predictions"}` or `{"outputs"}`. Raises what the codec and the data plane raise."""
         metadata = await self._dataplane.metadata(**scope["path_params"])
-        scope["state"]["model"] = metadata.name
+        scope["state"] |= {"model": metadata.name, "version": metadata.version}
         body = await read_body(scope, receive, self._settings.max_body_bytes)
-        if len(body) > LARGE:
-            tensors, form = await asyncio.to_thread(_decode, metadata, body)
-        else:
-            tensors, form = _decode(metadata, body)
+        with Stage("decode"):
+            if len(body) > LARGE:
+                tensors, form = await asyncio.to_thread(_decode, metadata, body)
+            else:
+                tensors, form = _decode(metadata, body)
         version = metadata.version if len(scope["path_params"]) > 1 else ""
         request = InferRequest(metadata.name, version, tensors)
         response = await self._dataplane.infer(metadata, request, self._settings.infer_timeout_s)
-        answer = encode_answer(response.outputs, form, batched=metadata.batched)
         headers, nan_tokens = version_headers(metadata), self._settings.nan_tokens
-        await json_response(answer, headers=headers, nan_tokens=nan_tokens)(scope, receive, send)
+        with Stage("encode"):
+            answer = encode_answer(response.outputs, form, batched=metadata.batched)
+            answered = json_response(answer, headers=headers, nan_tokens=nan_tokens)
+        await answered(scope, receive, send)
 
 
 def _decode(metadata: ModelMetadata, body: bytes) -> tuple[tuple[Tensor, ...], AnswerForm]:
@@ -71,7 +75,7 @@ def router(dataplane: DataPlane, settings: Settings) -> APIRouter:
             # MIaaS's id of a model, which may hold a version, has the same path.
             place = dict(zip(("name", "version"), split_id(place["name"]), strict=True))
         metadata = await dataplane.metadata(**place)
-        request.state.model = metadata.name
+        request.state.model, request.state.version = metadata.name, metadata.version
         return metadata
 
     async def describe(request: Request) -> Response:

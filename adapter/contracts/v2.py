@@ -25,6 +25,7 @@ from adapter.contracts.v2_response import encode_response
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import InvalidInput
 from adapter.core.nested import describe
+from adapter.core.work import Stage
 from adapter.settings import Settings
 
 _MODEL = "/v2/models/{name:segment}"
@@ -44,26 +45,28 @@ class Infer:
         """Answer JSON, and binary tensors behind it. Raises what the codec and the data plane raise."""
         place = scope["path_params"]
         metadata = await self._dataplane.metadata(**place)
-        scope["state"]["model"] = metadata.name
+        scope["state"] |= {"model": metadata.name, "version": metadata.version}
         body = await read_body(scope, receive, self._settings.max_body_bytes)
         length = header_length(Headers(scope=scope).get(HEADER_LENGTH), len(body))
         version = place.get("version", "")
         regions = self._settings.v2_shared_memory and "admin" in scope["state"]["client"].scopes
-        if length > LARGE:
-            request, forms = await asyncio.to_thread(
-                decode_request, metadata, version, body, length, regions=regions
-            )
-        else:
-            request, forms = decode_request(metadata, version, body, length, regions=regions)
+        with Stage("decode"):
+            if length > LARGE:
+                request, forms = await asyncio.to_thread(
+                    decode_request, metadata, version, body, length, regions=regions
+                )
+            else:
+                request, forms = decode_request(metadata, version, body, length, regions=regions)
         call = self._dataplane.infer(metadata, request, self._settings.infer_timeout_s, whole=True)
         # A body may be large: nobody holds on to it once it is sent.
         del body, request
         response = await call
         in_json = sum(len(output.data) for output in response.outputs if forms.of(output.name) == "json")
-        if in_json > LARGE:
-            document, tail = await asyncio.to_thread(encode_response, response, forms)
-        else:
-            document, tail = encode_response(response, forms)
+        with Stage("encode"):
+            if in_json > LARGE:
+                document, tail = await asyncio.to_thread(encode_response, response, forms)
+            else:
+                document, tail = encode_response(response, forms)
         await _send(send, document, tail, version_headers(metadata))
 
 
@@ -96,7 +99,7 @@ class Describe:
     async def model(self, request: Request) -> Response:
         """A model's inputs and outputs, and its versions, or the one that was asked for."""
         metadata = await self._dataplane.metadata(**request.path_params)
-        request.state.model = metadata.name
+        request.state.model, request.state.version = metadata.name, metadata.version
         versions = [metadata.version] if "version" in request.path_params else metadata.versions
         answer = {
             "name": metadata.name,

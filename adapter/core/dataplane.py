@@ -17,6 +17,7 @@ from adapter.core.metrics import Metrics
 from adapter.core.ports import Engine
 from adapter.core.rows import join_answers, split
 from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion, RegionKind
+from adapter.core.work import Stage
 
 MODEL_NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,128}\Z")
 _VERSION = re.compile(r"[0-9]{1,18}\Z")
@@ -102,7 +103,9 @@ class DataPlane:
         `Engine.infer` raises; if one of several calls fails, the whole request does.
         """
         most = 0 if whole else metadata.max_batch_size
-        with self._metrics.inference(request.model_name):
+        with self._metrics.inference(request.model_name), Stage("infer") as span:
+            if span.recording:
+                span.set({"miaas.model": metadata.name, "miaas.version": metadata.version})
             try:
                 if not most or not request.inputs or request.inputs[0].shape[0] <= most:
                     call = self._engine.infer(request, timeout_s)

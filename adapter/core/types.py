@@ -6,6 +6,8 @@ from datetime import date
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from adapter.core.trace_context import TraceContext
+
 Parameter = bool | int | float | str
 """A request parameter as Triton takes it."""
 
@@ -186,6 +188,7 @@ class Job:
     """An accepted asynchronous inference; times are seconds since the epoch.
 
     `replaces` is 0, or for a failed job that an operator queued again what stands for its failed result.
+    `correlation_id` is the X-Request-ID of its submission, and `trace` the span that it was submitted in.
     """
 
     id: str
@@ -196,6 +199,8 @@ class Job:
     submitted: float
     deadline: float
     replaces: int = 0
+    correlation_id: str = ""
+    trace: TraceContext | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,12 @@ is too large for one message stands in chunks elsewhere, and a header points to 
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Literal, cast
 
 import orjson
 
+from adapter.core.trace_context import read_trace_context
+from adapter.core.tracing import Attribute
 from adapter.core.types import AnswerForm, InferRequest, InferResponse, Job, JobError, JobResult, JobStatus
 from adapter.core.wire import decode_request, decode_response, encode_request, encode_response
 from adapter.jobs.ids import lane_of, submitted_at, token
@@ -19,6 +21,8 @@ from adapter.jobs.ids import lane_of, submitted_at, token
 _ID, _CLIENT, _FORM, _BATCHED = "Miaas-Request-Id", "Miaas-Client", "Miaas-Form", "Miaas-Batched"
 _MODEL, _DEADLINE, _FINISHED = "Miaas-Model", "Miaas-Deadline", "Miaas-Finished"
 _REPLACES = "Miaas-Replaces"
+_CORRELATION, _TRACEPARENT, _TRACESTATE = "X-Request-ID", "traceparent", "tracestate"
+"""Under the names that other programs know them by."""
 STATE = "Miaas-State"
 """On a result: `completed` or `failed`."""
 CHUNKS = "Miaas-Chunks"
@@ -66,7 +70,27 @@ def job_headers(job: Job) -> Headers:
         _BATCHED: str(int(job.batched)),
         _DEADLINE: repr(job.deadline),
     }
-    return {**headers, _REPLACES: str(job.replaces)} if job.replaces else headers
+    if job.replaces:
+        headers[_REPLACES] = str(job.replaces)
+    if job.correlation_id:
+        headers[_CORRELATION] = job.correlation_id
+    if job.trace:
+        headers[_TRACEPARENT] = job.trace.traceparent
+        if job.trace.state:
+            headers[_TRACESTATE] = job.trace.state
+    return headers
+
+
+def span_attributes(operation: Literal["send", "process"], stream: str, job: Job) -> dict[str, Attribute]:
+    """A message of a job in OpenTelemetry's words: https://opentelemetry.io/docs/specs/semconv/messaging/"""
+    return {
+        "messaging.system": "nats",
+        "messaging.operation.type": operation,
+        "messaging.destination.name": stream,
+        "messaging.message.id": job.id,
+        "miaas.model": job.request.model_name,
+        "miaas.client": job.client,
+    }
 
 
 def read_job(payload: bytes, headers: Mapping[str, str]) -> Job:
@@ -86,6 +110,8 @@ def read_job_headers(headers: Mapping[str, str]) -> Job:
         submitted=submitted_at(job_id),
         deadline=float(headers[_DEADLINE]),
         replaces=int(headers.get(_REPLACES, "0")),
+        correlation_id=headers.get(_CORRELATION, ""),
+        trace=read_trace_context([headers.get(_TRACEPARENT, "")], [headers.get(_TRACESTATE, "")]),
     )
 
 

@@ -4,6 +4,7 @@ import time
 
 import structlog
 
+from adapter.core import tracing
 from adapter.core.errors import AdapterError, PayloadTooLarge
 from adapter.core.types import Job, JobError, JobResult, JobStatus
 from adapter.core.wire import encode_request
@@ -41,9 +42,15 @@ class Results:
         Of a job that failed the input is kept as well, so that an operator can queue it again. Raises
         QueueUnavailable, and PayloadTooLarge for a result over the limit.
         """
+        with tracing.span(f"publish {RESULTS}", "producer") as span:
+            await self._save(job, result, input_pointer, span)
+
+    async def _save(self, job: Job, result: JobResult, input_pointer: str, span: tracing.Span) -> None:
         payload, headers = messages.result_message(job, result, time.time())
         headers[_EXPECTED] = str(job.replaces)
         subject = messages.result_subject(job.client, job.id)
+        if span.recording:
+            span.set(messages.span_attributes("send", RESULTS, job))
         if len(payload) > self._most_bytes:
             raise PayloadTooLarge(f"{len(payload)} bytes are more than {self._most_bytes}")
         if self.keeps_input(result):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import structlog
 
+from adapter.core import tracing, work
 from adapter.core.errors import AdapterError, QueueFull, QueueUnavailable
 from adapter.core.types import Job, Submission
 from adapter.jobs import chunks, messages, notes
@@ -35,6 +36,10 @@ class Submitter:
 
     async def submit(self, submission: Submission) -> str:
         """See `JobQueue.submit`."""
+        with tracing.span(f"publish {JOBS}", "producer") as span:
+            return await self._submit(submission, span)
+
+    async def _submit(self, submission: Submission, span: tracing.Span) -> str:
         now = time.time()
         place = self._bands.take(submission.client, priority_of(submission.priority))
         job = Job(
@@ -45,7 +50,11 @@ class Submitter:
             batched=submission.batched,
             submitted=now,
             deadline=now + submission.timeout_s,
+            correlation_id=at_hand.request_id if (at_hand := work.current()) else "",
+            trace=tracing.current(),
         )
+        if span.recording:
+            span.set(messages.span_attributes("send", JOBS, job))
         try:
             if submission.idempotency is None:
                 place.sequence = await self._store(job)

@@ -20,11 +20,13 @@ from adapter.core.metrics import Metrics
 from adapter.core.ports import Delivery, JobQueue
 from adapter.core.types import JobError, JobResult
 from adapter.jobs.jetstream import JetStreamQueue
+from adapter.jobs.journal import Outcome, Turn
 from adapter.jobs.runner import Retry, Runner, failure
 from adapter.logs import configure_logs
 from adapter.nats import NatsConnection
 from adapter.security.tls import channel_credentials
 from adapter.settings import Settings
+from adapter.traces import exported_spans
 from adapter.triton.client import TritonEngine
 
 _log = structlog.get_logger()
@@ -80,7 +82,7 @@ class Worker:
             await self._give_back(deliveries)
             return
         for delivery in deliveries:
-            task = asyncio.create_task(self._work(delivery))
+            task = asyncio.create_task(self._turn(delivery))
             self._running[task] = (delivery, time.monotonic())
             task.add_done_callback(self._done)
 
@@ -88,26 +90,34 @@ class Worker:
         self._running.pop(task, None)
         self._freed.set()
 
-    async def _work(self, delivery: Delivery) -> None:
+    async def _turn(self, delivery: Delivery) -> None:
+        with Turn(delivery, self._settings.access_log_sample) as turn:
+            turn.outcome = await self._work(delivery)
+
+    async def _work(self, delivery: Delivery) -> Outcome:
         """Run one job to its end, or give it back."""
         try:
             # Its last worker may have died, or lost NATS, between the result and the acknowledgement.
             if delivery.deliveries > 1 and await delivery.settled():
-                return
+                return "settled"
             outcome = await self._runner.run(delivery)
             if isinstance(outcome, Retry):
                 self._metrics.jobs.labels("given_back").inc()
                 await delivery.give_back(outcome.delay_s, excused=outcome.excused)
-            else:
-                await self._finish(delivery, outcome)
+                return "given_back"
+            return await self._finish(delivery, outcome)
         except AdapterError as error:
             # The message stands: it is delivered again after ack_wait.
             _log.warning("job not settled", job=delivery.job.id, reason=error.message)
         except Exception:
             _log.exception("job not settled", job=delivery.job.id)
+        return "unsettled"
 
-    async def _finish(self, delivery: Delivery, result: JobResult) -> None:
-        """Save the result and strike off the job; a queue that is away is waited for, within reason."""
+    async def _finish(self, delivery: Delivery, result: JobResult) -> JobResult:
+        """Save the result and strike off the job; a queue that is away is waited for, within reason.
+
+        Another result is saved, and returned, in place of one that is too large.
+        """
         until = time.monotonic() + self._settings.ack_wait_s
         while True:
             try:
@@ -121,6 +131,7 @@ class Worker:
                 await asyncio.sleep(_PAUSE_S)
         failed = isinstance(result.outcome, JobError)
         self._metrics.jobs.labels("failed" if failed else "completed").inc()
+        return result
 
     async def _keep(self) -> None:
         """Tell the queue again and again what is being worked on, up to a time that no job may take."""
@@ -171,5 +182,8 @@ async def _main(settings: Settings) -> None:
 def main(settings: Settings) -> None:
     """Run one worker process until SIGTERM or SIGINT."""
     configure_logs(settings)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with (
+        exported_spans("miaas-adapter-worker"),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
         runner.run(_main(settings))

@@ -23,6 +23,7 @@ from adapter.standalone.errors import StartError
 from adapter.standalone.network import LOOPBACK, hold_port, http_url, port_of, reachable
 from adapter.standalone.repository import NO_NAME, link_all
 from adapter.standalone.state import run_prefix
+from adapter.traces import collector_for_triton
 
 FRONT_GRACE_S = 4.5
 """How long the API and the worker may take to finish what they are at."""
@@ -150,9 +151,13 @@ def build(site: Site, report: Callable[[str], None], changed: Callable[[], None]
     backends = wheels.build_backends(site.wheels, run_dir / "backends")
     python_bin = wheels.build_environment(run_dir / "python")
     ports = site.triton_ports
+    traces = collector_for_triton(site.settings.triton_traces_url)
     tritonserver = Child(
         "triton",
-        triton.command(site.wheels, run_dir / "models", backends, ports, site.run, site.tls),
+        [
+            *triton.command(site.wheels, run_dir / "models", backends, ports, site.run, site.tls),
+            *(triton.trace_options(traces) if traces else ()),
+        ],
         triton.environment(site.wheels, python_bin, environment),
         logs / "triton.log",
         report,

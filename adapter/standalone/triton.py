@@ -59,6 +59,12 @@ def command(
     ]
 
 
+def trace_options(url: str) -> list[str]:
+    """Have Triton send to `url` the spans of requests that come with a `traceparent`, and of no others."""
+    options = ("mode=opentelemetry", f"opentelemetry,url={url}", "level=TIMESTAMPS", "rate=0", "count=-1")
+    return [f"--trace-config={option}" for option in options]
+
+
 def environment(wheels: Wheels, python_bin: Path, inherited: Mapping[str, str]) -> dict[str, str]:
     """`inherited` with the paths on which the server's libraries and its stubs' packages are found."""
     libraries = [*map(str, wheels.libraries), *filter(None, [inherited.get("LD_LIBRARY_PATH")])]

@@ -8,11 +8,13 @@ No request waits for others to come: joining adds no delay.
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import structlog
 
+from adapter.core import tracing
 from adapter.core.errors import (
     AdapterError,
     DeadlineExceeded,
@@ -21,6 +23,7 @@ from adapter.core.errors import (
     Unavailable,
 )
 from adapter.core.rows import cut_answer, join_inputs
+from adapter.core.trace_context import TraceContext
 from adapter.core.types import InferRequest, InferResponse
 
 _log = structlog.get_logger()
@@ -51,6 +54,10 @@ class _Waiting:
     rows: int
     deadline: float
     answer: asyncio.Future[InferResponse]
+    trace: TraceContext | None
+    """What its call is a part of."""
+    wait: tracing.Span
+    """Until its call begins."""
 
 
 @dataclass(slots=True)
@@ -86,7 +93,8 @@ class Batcher:
         loop = self._loop()
         deadline = loop.time() + timeout_s
         answer: asyncio.Future[InferResponse] = loop.create_future()
-        waiting = _Waiting(request, request.inputs[0].shape[0], deadline, answer)
+        wait = tracing.span("wait")
+        waiting = _Waiting(request, request.inputs[0].shape[0], deadline, answer, tracing.current(), wait)
         kind = _kind(request)
         queue = model.queues.get(kind)
         if queue is None:
@@ -100,6 +108,7 @@ class Batcher:
             return await answer
         finally:
             timer.cancel()
+            wait.end()
 
     def _loop(self) -> asyncio.AbstractEventLoop:
         """The event loop. Before Python 3.12 asyncio makes a system call to tell which it is."""
@@ -123,18 +132,23 @@ class Batcher:
                 del model.queues[kind]
             if batch:
                 model.in_flight += 1
-                task = self._loop().create_task(self._run(model, batch, limits))
+                # It is nobody's own: least of all his whose answer made room for it.
+                task = self._loop().create_task(self._run(model, batch, limits), context=Context())
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
     async def _run(self, model: _Model, batch: list[_Waiting], limits: Limits) -> None:
         try:
-            await self._answer(batch)
+            await self._call(batch)
         finally:
             model.in_flight -= 1
             self._send_next(model, limits)
             if not (model.in_flight or model.queues):
                 self._models.pop(batch[0].request.model_name, None)
+
+    async def _call(self, batch: list[_Waiting]) -> None:
+        with _begin(batch):
+            await self._answer(batch)
 
     async def _answer(self, batch: list[_Waiting]) -> None:
         """Answer every request of the batch, or each alone where the batch as a whole fails."""
@@ -149,7 +163,7 @@ class Batcher:
         except AdapterError as error:
             if len(batch) > 1 and not isinstance(error, DeadlineExceeded | EngineUnavailable):
                 # Nobody fails for a neighbour.
-                await asyncio.gather(*(self._answer([waiting]) for waiting in batch))
+                await asyncio.gather(*(self._call([waiting]) for waiting in batch))
                 return
             for waiting in batch:
                 _settle(waiting.answer, error)
@@ -167,6 +181,24 @@ def _kind(request: InferRequest) -> Kind:
     inputs = tuple([(tensor.name, tensor.datatype, tensor.shape[1:]) for tensor in request.inputs])
     # Outputs that are wanted in a special way do not come here.
     return request.model_version, inputs, tuple([output.name for output in request.outputs])
+
+
+def _begin(batch: list[_Waiting]) -> tracing.Span:
+    """End the wait of those whose trace is kept, and have the running task be part of the first one's.
+
+    A call for several has a span of its own, which is linked with all of them.
+    """
+    traced = [waiting for waiting in batch if waiting.trace and waiting.wait.recording]
+    if not traced:
+        return tracing.NOBODYS
+    tracing.resume(traced[0].trace)
+    links = [waiting.trace for waiting in traced if waiting.trace]
+    span = tracing.span("batch", links=links) if len(batch) > 1 else tracing.NOBODYS
+    for waiting in traced:
+        if span.context:
+            waiting.wait.link(span.context)
+        waiting.wait.end()
+    return span
 
 
 def _take(queue: deque[_Waiting], most_rows: int, model: _Model) -> list[_Waiting]:

@@ -9,6 +9,8 @@ import grpc
 
 Parts = Sequence[bytes | memoryview]
 """A message, in parts that follow each other."""
+Metadata = Sequence[tuple[str, str]]
+"""Fields that go along with a call: ASCII names in small letters, and their values."""
 
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 

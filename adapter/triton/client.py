@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 
+from adapter.core import tracing
 from adapter.core.errors import InferenceFailed
 from adapter.core.rows import has_rows
 from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion, RegionKind
@@ -14,7 +15,7 @@ from adapter.settings import Settings
 from adapter.triton.batcher import Batcher, Limits
 from adapter.triton.messages import to_json
 from adapter.triton.registry import Registry
-from adapter.triton.transport import GrpcTransport
+from adapter.triton.transport import INFER, GrpcTransport
 
 
 class TritonEngine:
@@ -63,10 +64,14 @@ class TritonEngine:
         return Limits(known.max_batch_size, calls) if calls else None
 
     async def _send(self, request: InferRequest, timeout_s: float) -> InferResponse:
-        call = self._transport.infer(request_parts(request), timeout_s)
-        # Its tensors are in the message now.
-        del request
-        answer = await call
+        with tracing.span(INFER, "client") as span:
+            trace = span.context if span.recording else None
+            if trace:
+                span.set({"rpc.system.name": "grpc", "rpc.method": INFER})
+            call = self._transport.infer(request_parts(request), timeout_s, trace)
+            # Its tensors are in the message now.
+            del request
+            answer = await call
         try:
             return decode_response(answer)
         except (ValueError, IndexError) as error:

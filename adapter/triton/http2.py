@@ -13,7 +13,7 @@ from typing import Any, cast
 import grpc
 
 from adapter.triton import frames
-from adapter.triton.calls import Call, CallFailed, NotSent, Parts
+from adapter.triton.calls import Call, CallFailed, Metadata, NotSent, Parts
 from adapter.triton.frames import HeaderBlocks, ProtocolError, frame, frame_head, literal
 
 _LARGE = 64 << 10
@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
 
     # The calls
 
-    async def call(self, method: str, parts: Parts, timeout_s: float) -> memoryview:
+    async def call(self, method: str, parts: Parts, timeout_s: float, metadata: Metadata = ()) -> memoryview:
         """A serialized message → the serialized answer.
 
         Raises CallFailed with the server's status; DEADLINE_EXCEEDED after `timeout_s`, and UNAVAILABLE when
@@ -77,7 +77,7 @@ class Connection(asyncio.Protocol):
             self.open = False
         self._streams[stream.id] = stream
         stream.timer = self._loop.call_later(timeout_s, self._expire, stream)
-        self._send_request(stream, self._head(method, timeout_s), parts)
+        self._send_request(stream, self._head(method, timeout_s, metadata), parts)
         del parts
         return await stream.answer
 
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
         except TimeoutError:
             raise CallFailed(grpc.StatusCode.DEADLINE_EXCEEDED, "too many calls are in flight") from None
 
-    def _head(self, method: str, timeout_s: float) -> bytes:
+    def _head(self, method: str, timeout_s: float, metadata: Metadata) -> bytes:
         """The header block of a call; what all calls of a method share is made once."""
         shared = self._prepared.get(method)
         if shared is None:
@@ -105,7 +105,10 @@ class Connection(asyncio.Protocol):
             shared = self._prepared[method] = b"".join(literal(*field) for field in fields)
         milliseconds = max(1, int(timeout_s * 1000))
         timeout = b"%dm" % milliseconds if milliseconds < 10**8 else b"%dS" % min(timeout_s, 10**8 - 1)
-        return shared + literal(b"grpc-timeout", timeout)
+        head = shared + literal(b"grpc-timeout", timeout)
+        for name, value in metadata:
+            head += literal(name.encode(), value.encode())
+        return head
 
     def _send_request(self, stream: Call, head: bytes, parts: Parts) -> None:
         size = sum(map(len, parts))

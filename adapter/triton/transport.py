@@ -20,6 +20,7 @@ from adapter.core.errors import (
     ModelNotReady,
     Unavailable,
 )
+from adapter.core.trace_context import TraceContext
 from adapter.core.types import RegionKind
 from adapter.triton.calls import CallFailed, Parts
 from adapter.triton.unary import UnaryClient
@@ -27,7 +28,9 @@ from adapter.triton.unary import UnaryClient
 _REQUEST_ID = re.compile(r"^\[request id: [^\]]*\] ")
 _PATH = re.compile(r"(?<![\w.:/])/(?:[\w.+@~-]+/)+[\w.+@~-]*(?::\d+)?")
 _SERVICE = "/inference.GRPCInferenceService/"
-_INFER = _SERVICE + "ModelInfer"
+INFER = "inference.GRPCInferenceService/ModelInfer"
+"""The method that runs a model, by its full name."""
+_INFER = f"/{INFER}"
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -75,21 +78,27 @@ class GrpcTransport:
             response_deserializer=response,
         )
 
-    async def infer(self, parts: Parts, timeout_s: float) -> bytes | memoryview:
-        """A serialized `ModelInferRequest`, in parts → the serialized `ModelInferResponse`."""
+    async def infer(
+        self, parts: Parts, timeout_s: float, trace: TraceContext | None = None
+    ) -> bytes | memoryview:
+        """A serialized `ModelInferRequest`, in parts → the serialized `ModelInferResponse`.
+
+        Triton's own spans join `trace`, which must be one that is kept: Triton does not look at its flags.
+        """
+        metadata = [("traceparent", trace.traceparent)] if trace else ()
         if self._lean is not None:
             try:
-                return await self._lean.call(_INFER, parts, timeout_s)
+                return await self._lean.call(_INFER, parts, timeout_s, metadata)
             except CallFailed as error:
                 raise _translate(error.code, error.details) from error
         request = b"".join(parts)
         del parts
         if len(request) < _LARGE:
             with self._translated():
-                answer: bytes = await self._infer(request, timeout=timeout_s)
+                answer: bytes = await self._infer(request, timeout=timeout_s, metadata=metadata)
                 return answer
         with self._translated():
-            call = self._infer_large(timeout=timeout_s)
+            call = self._infer_large(timeout=timeout_s, metadata=metadata)
             # A call that ends before all is sent says why in its answer.
             with suppress(asyncio.InvalidStateError):
                 await call.write(request)

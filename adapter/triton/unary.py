@@ -4,7 +4,7 @@ import asyncio
 
 import grpc
 
-from adapter.triton.calls import CallFailed, NotSent, Parts
+from adapter.triton.calls import CallFailed, Metadata, NotSent, Parts
 from adapter.triton.http2 import Connection
 
 _CONNECT_S = 2.0
@@ -24,7 +24,7 @@ class UnaryClient:
         self._try_again = 0.0
         self._closed = False
 
-    async def call(self, method: str, parts: Parts, timeout_s: float) -> memoryview:
+    async def call(self, method: str, parts: Parts, timeout_s: float, metadata: Metadata = ()) -> memoryview:
         """A serialized message → the serialized answer, as `Connection.call`.
 
         A call that the server says it has not looked at is made once more on a new connection.
@@ -33,10 +33,10 @@ class UnaryClient:
         if connection is None or not connection.open:
             connection = await self._connect(timeout_s)
         try:
-            return await connection.call(method, parts, timeout_s)
+            return await connection.call(method, parts, timeout_s, metadata)
         except NotSent:
             connection = await self._connect(timeout_s)
-            return await connection.call(method, parts, timeout_s)
+            return await connection.call(method, parts, timeout_s, metadata)
 
     async def _connect(self, timeout_s: float) -> Connection:
         """The open connection, or a new one, which all who come meanwhile wait for."""

@@ -1,0 +1,146 @@
+"""What is kept of a request: its id, its place in a trace, and its line in the log."""
+
+import re
+from http import HTTPStatus
+from random import getrandbits, random
+from time import perf_counter
+from typing import Any
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from adapter.contracts.errors import contract_of
+from adapter.core import tracing, work
+from adapter.core.trace_context import TraceContext, read_trace_context
+from adapter.core.tracing import Attribute, Span
+from adapter.core.work import milliseconds
+
+_log = structlog.get_logger()
+
+REQUEST_ID = b"x-request-id"
+_OURS = frozenset({REQUEST_ID, b"traceparent", b"tracestate"})
+_WELL_FORMED = re.compile(rb"[\w.:/+=@-]{1,128}\Z")
+_METHODS = frozenset(
+    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
+)
+_LONGEST_PATH = 200
+_CLIENT_LEFT = 499
+
+
+class Journal:
+    """ASGI middleware around all that answers.
+
+    A well-formed `X-Request-ID` of the client is taken, otherwise one is made; every answer carries it. A
+    trace that the client is in (`traceparent`) is gone on with; if it is kept, its id is
+    `scope["state"]["trace_id"]`.
+    """
+
+    def __init__(self, app: ASGIApp, sample: float) -> None:
+        self._app = app
+        self._sample = sample
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one HTTP request; everything else goes straight on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = perf_counter()
+        state = scope.setdefault("state", {})
+        request_id, parent = _given(scope["headers"])
+        at_hand = work.begin(request_id)
+        tracing.resume(parent)
+        status = bytes_in = bytes_out = 0
+
+        async def counted_receive() -> Message:
+            nonlocal bytes_in
+            message = await receive()
+            bytes_in += len(message.get("body", b""))
+            return message
+
+        async def counted_send(message: Message) -> None:
+            nonlocal status, bytes_out
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID, request_id.encode())]
+            else:
+                bytes_out += len(message.get("body", b""))
+            await send(message)
+
+        with tracing.span(scope["method"], "server") as span:
+            trace = tracing.current()
+            if trace is not None and trace.sampled:
+                state["trace_id"] = trace.trace_id
+            try:
+                await self._app(scope, counted_receive, counted_send)
+                status = status or _CLIENT_LEFT
+            except BaseException:
+                status = status or HTTPStatus.INTERNAL_SERVER_ERROR.value
+                raise
+            finally:
+                if span.recording:
+                    _describe(span, scope, status, request_id)
+                if wanted(status, self._sample):
+                    ms = milliseconds(perf_counter() - began)
+                    _tell(scope, status, ms=ms, bytes_in=bytes_in, bytes_out=bytes_out, **at_hand.timings)
+
+
+def new_request_id() -> str:
+    """An id that no other request has. It need not be hard to guess: it opens nothing."""
+    return f"{getrandbits(128):032x}"  # nosec B311
+
+
+def wanted(status: int, sample: float) -> bool:
+    """Whether a request gets its line: this share of them do, and each that failed on our side."""
+    return status >= HTTPStatus.INTERNAL_SERVER_ERROR or random() < sample  # noqa: S311 # nosec B311
+
+
+def _tell(scope: Scope, status: int, **more: Any) -> None:
+    """Write the request's line. Neither query nor headers nor bodies are in it."""
+    state, path = scope["state"], scope["path"]
+    client, address = state.get("client"), scope.get("client")
+    names = {
+        "client": client and client.id,
+        "address": address and address[0],
+        "contract": contract_of(path),
+        "method": scope["method"],
+        "path": path[:_LONGEST_PATH],
+        "model": state.get("model"),
+        "version": state.get("version"),
+        "job": state.get("job"),
+    }
+    level = _log.error if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
+    level("request", **{name: value for name, value in names.items() if value}, code=status, **more)
+
+
+def _given(headers: list[tuple[bytes, bytes]]) -> tuple[str, TraceContext | None]:
+    """The request's id, and the trace that its client is in."""
+    found: dict[bytes, list[str]] = {}
+    for name, value in headers:
+        if name in _OURS and (name != REQUEST_ID or _WELL_FORMED.match(value)):
+            found.setdefault(name, []).append(value.decode("latin-1"))
+    if not found:
+        return new_request_id(), None
+    request_id = found[REQUEST_ID][0] if REQUEST_ID in found else new_request_id()
+    return request_id, read_trace_context(found.get(b"traceparent", ()), found.get(b"tracestate", ()))
+
+
+def _describe(span: Span, scope: Scope, status: int, request_id: str) -> None:
+    """In OpenTelemetry's words for HTTP: https://opentelemetry.io/docs/specs/semconv/http/http-spans/"""
+    method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
+    route = getattr(scope.get("route"), "path_format", "")
+    attributes: dict[str, Attribute] = {
+        "http.request.method": method,
+        "http.response.status_code": status,
+        "url.path": scope["path"][:_LONGEST_PATH],
+        "url.scheme": scope["scheme"],
+        "network.protocol.version": scope["http_version"],
+        "miaas.request_id": request_id,
+    }
+    if route:
+        attributes["http.route"] = route
+    if client := scope["state"].get("client"):
+        attributes["miaas.client"] = client.id
+    span.set(attributes)
+    span.rename(" ".join(filter(None, ["HTTP" if method == "_OTHER" else method, route])))
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        span.fail(str(status))
