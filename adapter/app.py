@@ -7,7 +7,6 @@ from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi_offline import FastAPIOffline
-from prometheus_client import CollectorRegistry
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -70,7 +69,7 @@ class Services:
     def __init__(
         self, settings: Settings, engine: Engine | None = None, queue: JobQueue | None = None
     ) -> None:
-        self.metrics = Metrics(CollectorRegistry())
+        self.metrics = Metrics()
         self.engine = engine or TritonEngine(settings, channel_credentials(settings))
         # Another queue than JetStream comes without a NATS: then the rate limit is this process's own.
         self._nats = NatsConnection(settings) if queue is None else None
@@ -83,7 +82,7 @@ class Services:
         limit, nats = settings.rate_limit_per_minute, self._nats
         counters = Counters(nats, settings.queue_replicas) if nats else None
         self.limiter = SharedRateLimiter(limit, counters, Peers(nats) if nats else None)
-        self.dataplane = DataPlane(self.engine, self.metrics)
+        self.dataplane = DataPlane(self.engine)
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -107,8 +106,8 @@ def contract_routers(settings: Settings, services: Services) -> list[APIRouter]:
     """The routes of every contract."""
     register_url_convertor("segment", _Segment())
     return [
-        v1.router(services.dataplane, settings),
-        v2.router(services.dataplane, settings),
+        v1.router(services.dataplane, services.metrics, settings),
+        v2.router(services.dataplane, services.metrics, settings),
         miaas.router(services.dataplane, services.queue, services.metrics, settings),
     ]
 
@@ -168,6 +167,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
     """
     path = request.url.path
     if isinstance(error, AdapterError):
+        request.state.error = error.code
         return error_response(path, error)
     if not isinstance(error, HTTPException):
         return unexpected(path)
@@ -176,5 +176,5 @@ async def _on_error(request: Request, error: Exception) -> Response:
         message = f"no such path: {path[:200]}"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         message = f"{request.method} is not allowed on {path[:200]}"
-    code = HTTPStatus(error.status_code).name.lower()
+    code = request.state.error = HTTPStatus(error.status_code).name.lower()
     return error_body(path, error.status_code, code, message, headers=dict(error.headers or {}))

@@ -1,12 +1,8 @@
 """The operations listener: is it alive, is it ready, how is it doing. It asks for no key."""
 
 import asyncio
-import os
 from collections.abc import Awaitable
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,10 +10,12 @@ from starlette.routing import Route
 
 from adapter.contracts.answers import json_response
 from adapter.core.errors import AdapterError
+from adapter.core.exposition import OPENMETRICS, TEXT, render
+from adapter.core.metrics import Metrics
 from adapter.core.ports import Engine, JobQueue
 
 
-def create_ops_app(engine: Engine, queue: JobQueue, registry: CollectorRegistry) -> Starlette:
+def create_ops_app(engine: Engine, queue: JobQueue, metrics: Metrics) -> Starlette:
     """`/livez` (the process runs), `/readyz` (Triton and NATS answer) and `/metrics` (OpenMetrics)."""
 
     async def livez(_: Request) -> Response:
@@ -29,16 +27,16 @@ def create_ops_app(engine: Engine, queue: JobQueue, registry: CollectorRegistry)
         body = {"status": "ok" if ready else "unavailable", "checks": {"triton": triton, "nats": nats}}
         return json_response(body, 200 if ready else 503)
 
-    async def metrics(request: Request) -> Response:
-        source = registry
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-            # Several processes share the port: the one that is asked answers for all.
-            source = CollectorRegistry()
-            MultiProcessCollector(source)  # type: ignore[no-untyped-call]
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(source), media_type=content_type)
+    async def exposed(request: Request) -> Response:
+        openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
+        pieces = []
+        for piece in render(metrics.families, openmetrics=openmetrics):
+            pieces.append(piece)
+            # Requests do not wait for the rest.
+            await asyncio.sleep(0)
+        return Response(b"".join(pieces), media_type=OPENMETRICS if openmetrics else TEXT)
 
-    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)])
+    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", exposed)])
 
 
 async def _check(call: Awaitable[object]) -> str:

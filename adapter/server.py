@@ -60,7 +60,7 @@ def _open(host: str, port: int, option: str, fd: int | None) -> socket.socket:
 async def _serve(settings: Settings, api: socket.socket, ops: socket.socket, tls: ServerTls | None) -> None:
     services = Services(settings)
     main = uvicorn.Server(_config(create_app(settings, services), settings, tls))
-    ops_app = create_ops_app(services.engine, services.queue, services.metrics.registry)
+    ops_app = create_ops_app(services.engine, services.queue, services.metrics)
     # Probes on this machine need no TLS; a listener that others reach does. They show no certificate.
     ops_tls = None if is_loopback(ops.getsockname()[0]) else server_tls(settings, clients=False)
     side = _Quiet(_config(ops_app, settings, ops_tls))

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from adapter.contracts.answers import json_response, timestamp, version_headers
 from adapter.contracts.body import parse_json, read_body
+from adapter.contracts.models import name_model
 from adapter.contracts.submissions import idempotency_key, preferred_wait, read_submission
 from adapter.core.codec import encode_answer
 from adapter.core.dataplane import DataPlane
@@ -48,7 +49,7 @@ class Inference:
         if type(body) is list:
             return await self._submit_many(request, body, key)
         submission, metadata = await self._read(request, body, key)
-        request.state.model = metadata.name
+        name_model(request.scope, metadata)
         job_id = await self._queue.submit(submission)
         self._metrics.jobs.labels("accepted").inc()
         headers = {"Location": f"{request.url.path}/{job_id}", **version_headers(metadata)}

@@ -13,7 +13,6 @@ from adapter.core.errors import (
     ModelGone,
     ModelNotFound,
 )
-from adapter.core.metrics import Metrics
 from adapter.core.ports import Engine
 from adapter.core.rows import join_answers, split
 from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion, RegionKind
@@ -27,9 +26,8 @@ _PARTS_AT_ONCE = 16
 class DataPlane:
     """One engine, seen as models that can be described and run."""
 
-    def __init__(self, engine: Engine, metrics: Metrics) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._metrics = metrics
 
     async def models(self) -> Sequence[ModelVersion]:
         """Every version that is loaded, is loading, or could not be loaded. Raises EngineUnavailable."""
@@ -102,21 +100,20 @@ class DataPlane:
         `Engine.infer` raises; if one of several calls fails, the whole request does.
         """
         most = 0 if whole else metadata.max_batch_size
-        with self._metrics.inference(request.model_name):
-            try:
-                if not most or not request.inputs or request.inputs[0].shape[0] <= most:
-                    call = self._engine.infer(request, timeout_s)
-                    # The engine has it, and lets go of it before the answer comes.
-                    del request
-                    return await call
-                return join_answers(await self._infer_parts(split(request, most), most, timeout_s))
-            except ModelNotFound as error:
-                # It was there a moment ago. Whether it is gone for good, the next look-up tells.
-                self._engine.forget()
-                raise ModelGone(f"Model {metadata.name} is not ready: {error.message}") from error
-            except EngineUnavailable:
-                self._engine.forget()
-                raise
+        try:
+            if not most or not request.inputs or request.inputs[0].shape[0] <= most:
+                call = self._engine.infer(request, timeout_s)
+                # The engine has it, and lets go of it before the answer comes.
+                del request
+                return await call
+            return join_answers(await self._infer_parts(split(request, most), most, timeout_s))
+        except ModelNotFound as error:
+            # It was there a moment ago. Whether it is gone for good, the next look-up tells.
+            self._engine.forget()
+            raise ModelGone(f"Model {metadata.name} is not ready: {error.message}") from error
+        except EngineUnavailable:
+            self._engine.forget()
+            raise
 
     async def _infer_parts(
         self, parts: Iterator[InferRequest], most: int, timeout_s: float

@@ -12,7 +12,6 @@ from contextlib import suppress
 
 import structlog
 import uvloop
-from prometheus_client import CollectorRegistry
 
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import AdapterError, PayloadTooLarge, Unavailable
@@ -149,13 +148,13 @@ class Worker:
 
 
 async def _main(settings: Settings) -> None:
-    metrics = Metrics(CollectorRegistry())
+    metrics = Metrics()
     engine = TritonEngine(settings, channel_credentials(settings))
     connection = NatsConnection(settings)
     queue = JetStreamQueue(settings, connection)
     queue.open()
     connection.open()
-    worker = Worker(queue, DataPlane(engine, metrics), metrics, settings)
+    worker = Worker(queue, DataPlane(engine), metrics, settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, worker.stop)

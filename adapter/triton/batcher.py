@@ -15,10 +15,10 @@ import structlog
 
 from adapter.core.errors import (
     AdapterError,
+    BatchQueueFull,
     DeadlineExceeded,
     EngineUnavailable,
     InferenceFailed,
-    Unavailable,
 )
 from adapter.core.rows import cut_answer, join_inputs
 from adapter.core.types import InferRequest, InferResponse
@@ -37,12 +37,6 @@ class Limits(NamedTuple):
 
     rows: int
     calls: int
-
-
-class BatchQueueFull(Unavailable):
-    """As many requests wait for this model as may."""
-
-    code = "batch_queue_full"
 
 
 @dataclass(slots=True, eq=False)

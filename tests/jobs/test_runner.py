@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import (
@@ -19,7 +18,6 @@ from adapter.core.errors import (
     ModelGone,
     ModelNotReady,
 )
-from adapter.core.metrics import Metrics
 from adapter.core.types import (
     InferRequest,
     InferResponse,
@@ -88,7 +86,7 @@ class Delivery:
 
 
 def runner(engine: Engine, attempts: int = 5) -> Runner:
-    return Runner(DataPlane(engine, Metrics(CollectorRegistry())), attempts, 60.0)
+    return Runner(DataPlane(engine), attempts, 60.0)
 
 
 def run(engine: Engine, delivery: Delivery) -> JobResult | Retry:
