@@ -70,7 +70,7 @@ class Services:
         self, settings: Settings, engine: Engine | None = None, queue: JobQueue | None = None
     ) -> None:
         self.metrics = Metrics()
-        self.engine = engine or TritonEngine(settings, channel_credentials(settings))
+        self.engine = engine or TritonEngine(settings, self.metrics, channel_credentials(settings))
         # Another queue than JetStream comes without a NATS: then the rate limit is this process's own.
         self._nats = NatsConnection(settings) if queue is None else None
         self.queue = queue or JetStreamQueue(settings, cast(NatsConnection, self._nats))
@@ -78,10 +78,10 @@ class Services:
         issuer = settings.oauth_issuer
         self._issuer_keys = IssuerKeys(issuer, settings.oauth_keys_max_age_s) if issuer else None
         tokens = TokenVerifier(settings, self._issuer_keys) if self._issuer_keys else None
-        self.authenticator: Authenticator = Credentials(self.keys, tokens)
+        self.authenticator: Authenticator = Credentials(self.keys, tokens, self.metrics)
         limit, nats = settings.rate_limit_per_minute, self._nats
         counters = Counters(nats, settings.queue_replicas) if nats else None
-        self.limiter = SharedRateLimiter(limit, counters, Peers(nats) if nats else None)
+        self.limiter = SharedRateLimiter(limit, self.metrics, counters, Peers(nats) if nats else None)
         self.dataplane = DataPlane(self.engine)
 
     @asynccontextmanager

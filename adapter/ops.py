@@ -1,7 +1,7 @@
 """The operations listener: is it alive, is it ready, how is it doing. It asks for no key."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -9,39 +9,40 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from adapter.contracts.answers import json_response
-from adapter.core.errors import AdapterError
 from adapter.core.exposition import OPENMETRICS, TEXT, render
 from adapter.core.metrics import Metrics
-from adapter.core.ports import Engine, JobQueue
+from adapter.monitor import Check, trouble
+from adapter.turns import Turns
 
 
-def create_ops_app(engine: Engine, queue: JobQueue, metrics: Metrics) -> Starlette:
-    """`/livez` (the process runs), `/readyz` (Triton and NATS answer) and `/metrics` (OpenMetrics)."""
+def create_ops_app(
+    checks: Mapping[str, Check], stopping: Callable[[], bool], total: Callable[[], Awaitable[Metrics]]
+) -> Starlette:
+    """`/livez` (the process runs), `/readyz` (what it needs answers, and it is not stopping), `/metrics`.
+
+    `total` brings the metrics of all processes that share the listener.
+    """
 
     async def livez(_: Request) -> Response:
         return json_response({"status": "ok"})
 
     async def readyz(_: Request) -> Response:
-        triton, nats = await asyncio.gather(_check(engine.models()), _check(queue.ping()))
-        ready = triton == nats == "ok"
-        body = {"status": "ok" if ready else "unavailable", "checks": {"triton": triton, "nats": nats}}
+        if stopping():
+            return json_response({"status": "stopping", "checks": {}}, 503)
+        troubles = await asyncio.gather(*map(trouble, checks.values()))
+        told = {name: found or "ok" for name, found in zip(checks, troubles, strict=True)}
+        ready = not any(troubles)
+        body = {"status": "ok" if ready else "unavailable", "checks": told}
         return json_response(body, 200 if ready else 503)
 
-    async def exposed(request: Request) -> Response:
+    async def metrics(request: Request) -> Response:
         openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
-        pieces = []
-        for piece in render(metrics.families, openmetrics=openmetrics):
+        pieces, turns = [], Turns()
+        for piece in render((await total()).families, openmetrics=openmetrics):
             pieces.append(piece)
-            # Requests do not wait for the rest.
-            await asyncio.sleep(0)
-        return Response(b"".join(pieces), media_type=OPENMETRICS if openmetrics else TEXT)
+            await turns.give()
+        # A client's name may hold what is no text.
+        content = "".join(pieces).encode(errors="replace")
+        return Response(content, media_type=OPENMETRICS if openmetrics else TEXT)
 
-    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", exposed)])
-
-
-async def _check(call: Awaitable[object]) -> str:
-    try:
-        await call
-    except AdapterError as error:
-        return error.message
-    return "ok"
+    return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)])

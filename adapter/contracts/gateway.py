@@ -117,8 +117,12 @@ class Gateway:
 
     async def _identify(self, scope: Scope) -> Client:
         """The client. Raises Unauthenticated, or RateLimited when its address has failed too often."""
+        credential = _credential(scope["headers"])
+        if not credential:
+            self._metrics.authentications.labels("none", "missing").inc()
+            raise Unauthenticated("credentials are missing: send X-API-Key, or Authorization: Bearer")
         try:
-            return await self._authenticator.authenticate(_credential(scope["headers"]))
+            return await self._authenticator.authenticate(credential)
         except InvalidCredentials as error:
             quota = self._limiter.failed(_address(scope))
             if quota is not None and not quota.granted:
@@ -143,7 +147,7 @@ class Gateway:
 
 
 def _credential(headers: RawHeaders) -> str:
-    """The `X-API-Key` header, or the token of `Authorization: Bearer` (RFC 6750)."""
+    """The `X-API-Key` header, or the token of `Authorization: Bearer` (RFC 6750); "" without either."""
     bearer = ""
     for name, value in headers:
         if name == b"x-api-key" and value:
@@ -151,9 +155,7 @@ def _credential(headers: RawHeaders) -> str:
         if name == b"authorization" and not bearer:
             scheme, _, token = value.decode("latin-1").partition(" ")
             bearer = token.strip() if scheme.lower() == "bearer" else ""
-    if bearer:
-        return bearer
-    raise Unauthenticated("credentials are missing: send X-API-Key, or Authorization: Bearer")
+    return bearer
 
 
 def _address(scope: Scope) -> str:

@@ -189,6 +189,14 @@ class Metrics:
         """A stage of a request to a model that exists is over; it began at `since`, by `perf_counter`."""
         self.stage_seconds.labels(stage, model).observe(perf_counter() - since)
 
+    def called(self, model: str, requests: int, rows: int, since: float) -> None:
+        """A call of Triton, begun at `since`, is over: so many requests, so many rows (0 has no rows)."""
+        elapsed = perf_counter() - since
+        self.stage_seconds.labels("inference", model).observe(elapsed, requests)
+        self.batch_requests.labels(model).observe(requests)
+        if rows:
+            self.batch_rows.labels(model).observe(rows)
+
     def refused(self, reason: str) -> None:
         """A request, or an entry of a batch, is answered with the error of this code."""
         self.refusals.labels(reason).inc()

@@ -20,13 +20,14 @@ from adapter.core.errors import (
     EngineUnavailable,
     InferenceFailed,
 )
+from adapter.core.metrics import Metrics
 from adapter.core.rows import cut_answer, join_inputs
 from adapter.core.types import InferRequest, InferResponse
 
 _log = structlog.get_logger()
 
-Send = Callable[[InferRequest, float], Awaitable[InferResponse]]
-"""Runs one request: see `Engine.infer`."""
+Send = Callable[[InferRequest, float, int], Awaitable[InferResponse]]
+"""Runs one request, which answers so many: see `Engine.infer`."""
 
 Kind = tuple[str, tuple[tuple[str, str, tuple[int, ...]], ...], tuple[str, ...]]
 """What requests must have in common to be joined: version, inputs without their rows, outputs."""
@@ -43,6 +44,7 @@ class Limits(NamedTuple):
 class _Waiting:
     request: InferRequest
     rows: int
+    since: float
     deadline: float
     answer: asyncio.Future[InferResponse]
 
@@ -57,9 +59,10 @@ class _Model:
 class Batcher:
     """One per engine; at most `most_waiting` requests may wait for one model."""
 
-    def __init__(self, send: Send, most_waiting: int) -> None:
+    def __init__(self, send: Send, most_waiting: int, metrics: Metrics) -> None:
         self._send = send
         self._most_waiting = most_waiting
+        self._metrics = metrics
         self._models: dict[str, _Model] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.AbstractEventLoop | None = None
@@ -80,7 +83,7 @@ class Batcher:
         loop = self._loop()
         deadline = loop.time() + timeout_s
         answer: asyncio.Future[InferResponse] = loop.create_future()
-        waiting = _Waiting(request, request.inputs[0].shape[0], deadline, answer)
+        waiting = _Waiting(request, request.inputs[0].shape[0], loop.time(), deadline, answer)
         kind = _kind(request)
         queue = model.queues.get(kind)
         if queue is None:
@@ -116,10 +119,17 @@ class Batcher:
             else:
                 del model.queues[kind]
             if batch:
+                self._count_waits(batch)
                 model.in_flight += 1
                 task = self._loop().create_task(self._run(model, batch, limits))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+
+    def _count_waits(self, batch: list[_Waiting]) -> None:
+        now = asyncio.get_running_loop().time()
+        waits = self._metrics.stage_seconds.labels("batch_wait", batch[0].request.model_name)
+        for waiting in batch:
+            waits.observe(now - waiting.since)
 
     async def _run(self, model: _Model, batch: list[_Waiting], limits: Limits) -> None:
         try:
@@ -135,11 +145,12 @@ class Batcher:
         left = max(waiting.deadline for waiting in batch) - self._loop().time()
         try:
             if len(batch) == 1:
-                answers = [await self._send(batch[0].request, left)]
+                answers = [await self._send(batch[0].request, left, 1)]
             else:
                 requests = [waiting.request for waiting in batch]
                 joined = requests[0]._replace(id="", inputs=join_inputs(requests))
-                answers = cut_answer(await self._send(joined, left), [waiting.rows for waiting in batch])
+                answer = await self._send(joined, left, len(batch))
+                answers = cut_answer(answer, [waiting.rows for waiting in batch])
         except AdapterError as error:
             if len(batch) > 1 and not isinstance(error, DeadlineExceeded | EngineUnavailable):
                 # Nobody fails for a neighbour.

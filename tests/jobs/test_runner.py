@@ -80,7 +80,8 @@ class Delivery:
     async def settled(self) -> bool:
         return False
 
-    async def finish(self, result: JobResult) -> None: ...
+    async def finish(self, result: JobResult) -> bool:
+        raise NotImplementedError
 
     async def give_back(self, delay_s: float, *, excused: bool) -> None: ...
 

@@ -61,7 +61,7 @@ def ask(method: str, path: str, headers: dict[str, str], limit: int = 0, times: 
     app = Gateway(
         Starlette(routes=routes),
         Known(),
-        SharedRateLimiter(limit),
+        SharedRateLimiter(limit, Metrics()),
         ScopeTable(routes),
         DirectRoutes(()),
         Metrics(),
