@@ -9,6 +9,7 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import NamedTuple
 
 import structlog
@@ -81,9 +82,10 @@ class Batcher:
                 f"{model.waiting} requests wait for the model {request.model_name!r} already"
             )
         loop = self._loop()
-        deadline = loop.time() + timeout_s
+        # uvloop's own clock counts milliseconds: deadlines need no more, waits do.
+        since, deadline = perf_counter(), loop.time() + timeout_s
         answer: asyncio.Future[InferResponse] = loop.create_future()
-        waiting = _Waiting(request, request.inputs[0].shape[0], loop.time(), deadline, answer)
+        waiting = _Waiting(request, request.inputs[0].shape[0], since, deadline, answer)
         kind = _kind(request)
         queue = model.queues.get(kind)
         if queue is None:
@@ -126,7 +128,7 @@ class Batcher:
                 task.add_done_callback(self._tasks.discard)
 
     def _count_waits(self, batch: list[_Waiting]) -> None:
-        now = asyncio.get_running_loop().time()
+        now = perf_counter()
         waits = self._metrics.stage_seconds.labels("batch_wait", batch[0].request.model_name)
         for waiting in batch:
             waits.observe(now - waiting.since)
