@@ -69,6 +69,7 @@ format: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/python -m scripts.document_settings
 	$(BIN)/python -m scripts.document_openapi
+	$(BIN)/python -m scripts.document_metrics
 
 # Takes the newest versions that pyproject.toml allows, for every Python and platform.
 lock: $(VENV)/.installed

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi_offline import FastAPIOffline
-from prometheus_client import CollectorRegistry
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -71,8 +70,8 @@ class Services:
     def __init__(
         self, settings: Settings, engine: Engine | None = None, queue: JobQueue | None = None
     ) -> None:
-        self.metrics = Metrics(CollectorRegistry())
-        self.engine = engine or TritonEngine(settings, channel_credentials(settings))
+        self.metrics = Metrics()
+        self.engine = engine or TritonEngine(settings, self.metrics, channel_credentials(settings))
         # Another queue than JetStream comes without a NATS: then the rate limit is this process's own.
         self._nats = NatsConnection(settings) if queue is None else None
         self.queue = queue or JetStreamQueue(settings, cast(NatsConnection, self._nats))
@@ -80,11 +79,11 @@ class Services:
         issuer = settings.oauth_issuer
         self._issuer_keys = IssuerKeys(issuer, settings.oauth_keys_max_age_s) if issuer else None
         tokens = TokenVerifier(settings, self._issuer_keys) if self._issuer_keys else None
-        self.authenticator: Authenticator = Credentials(self.keys, tokens)
+        self.authenticator: Authenticator = Credentials(self.keys, tokens, self.metrics)
         limit, nats = settings.rate_limit_per_minute, self._nats
         counters = Counters(nats, settings.queue_replicas) if nats else None
-        self.limiter = SharedRateLimiter(limit, counters, Peers(nats) if nats else None)
-        self.dataplane = DataPlane(self.engine, self.metrics)
+        self.limiter = SharedRateLimiter(limit, self.metrics, counters, Peers(nats) if nats else None)
+        self.dataplane = DataPlane(self.engine)
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -108,8 +107,8 @@ def contract_routers(settings: Settings, services: Services) -> list[APIRouter]:
     """The routes of every contract."""
     register_url_convertor("segment", _Segment())
     return [
-        v1.router(services.dataplane, settings),
-        v2.router(services.dataplane, settings),
+        v1.router(services.dataplane, services.metrics, settings),
+        v2.router(services.dataplane, services.metrics, settings),
         miaas.router(services.dataplane, services.queue, services.metrics, settings),
     ]
 
@@ -170,6 +169,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
     """
     path = request.url.path
     if isinstance(error, AdapterError):
+        request.state.error = error.code
         return error_response(path, error)
     if not isinstance(error, HTTPException):
         return unexpected(path)
@@ -178,5 +178,5 @@ async def _on_error(request: Request, error: Exception) -> Response:
         message = f"no such path: {path[:200]}"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         message = f"{request.method} is not allowed on {path[:200]}"
-    code = HTTPStatus(error.status_code).name.lower()
+    code = request.state.error = HTTPStatus(error.status_code).name.lower()
     return error_body(path, error.status_code, code, message, headers=dict(error.headers or {}))

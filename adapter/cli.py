@@ -98,24 +98,27 @@ def serve(
 ) -> None:
     """Serve the API alone, against the Triton and NATS that the settings name."""
     settings = read_settings(host=host, port=port, ops_host=ops_host, ops_port=ops_port)
+    from adapter.processes import MetricsFolderError
     from adapter.security.tls import TlsError
     from adapter.server import serve as run
     from adapter.sockets import ListenError
 
     try:
         run(settings, fd=fd, ops_fd=ops_fd)
-    except (ListenError, TlsError) as error:
+    except (ListenError, MetricsFolderError, TlsError) as error:
         fail(str(error), 1)
 
 
 @app.command()
-def worker() -> None:
+def worker(ops_host: OpsHost = None, ops_port: OpsPort = None) -> None:
     """Work off the queue, against the Triton and NATS that the settings name."""
-    settings = read_settings()
+    settings = read_settings(ops_host=ops_host, ops_port=ops_port)
     from adapter.jobs.worker import main as run
+    from adapter.processes import MetricsFolderError
     from adapter.security.tls import TlsError
+    from adapter.sockets import ListenError
 
     try:
         run(settings)
-    except TlsError as error:
+    except (ListenError, MetricsFolderError, TlsError) as error:
         fail(str(error), 1)

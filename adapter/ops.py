@@ -1,49 +1,48 @@
 """The operations listener: is it alive, is it ready, how is it doing. It asks for no key."""
 
 import asyncio
-import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from adapter.contracts.answers import json_response
-from adapter.core.errors import AdapterError
-from adapter.core.ports import Engine, JobQueue
+from adapter.core.exposition import OPENMETRICS, TEXT, render
+from adapter.core.metrics import Metrics
+from adapter.monitor import Check, trouble
+from adapter.turns import Turns
 
 
-def create_ops_app(engine: Engine, queue: JobQueue, registry: CollectorRegistry) -> Starlette:
-    """`/livez` (the process runs), `/readyz` (Triton and NATS answer) and `/metrics` (OpenMetrics)."""
+def create_ops_app(
+    checks: Mapping[str, Check], stopping: Callable[[], bool], total: Callable[[], Awaitable[Metrics]]
+) -> Starlette:
+    """`/livez` (the process runs), `/readyz` (what it needs answers, and it is not stopping), `/metrics`.
+
+    `total` brings the metrics of all processes that share the listener.
+    """
 
     async def livez(_: Request) -> Response:
         return json_response({"status": "ok"})
 
     async def readyz(_: Request) -> Response:
-        triton, nats = await asyncio.gather(_check(engine.models()), _check(queue.ping()))
-        ready = triton == nats == "ok"
-        body = {"status": "ok" if ready else "unavailable", "checks": {"triton": triton, "nats": nats}}
+        if stopping():
+            return json_response({"status": "stopping", "checks": {}}, 503)
+        troubles = await asyncio.gather(*map(trouble, checks.values()))
+        told = {name: found or "ok" for name, found in zip(checks, troubles, strict=True)}
+        ready = not any(troubles)
+        body = {"status": "ok" if ready else "unavailable", "checks": told}
         return json_response(body, 200 if ready else 503)
 
     async def metrics(request: Request) -> Response:
-        source = registry
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-            # Several processes share the port: the one that is asked answers for all.
-            source = CollectorRegistry()
-            MultiProcessCollector(source)  # type: ignore[no-untyped-call]
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(source), media_type=content_type)
+        openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
+        pieces, turns = [], Turns()
+        for piece in render((await total()).families, openmetrics=openmetrics):
+            pieces.append(piece)
+            await turns.give()
+        # A client's name may hold what is no text.
+        content = "".join(pieces).encode(errors="replace")
+        return Response(content, media_type=OPENMETRICS if openmetrics else TEXT)
 
     return Starlette(routes=[Route("/livez", livez), Route("/readyz", readyz), Route("/metrics", metrics)])
-
-
-async def _check(call: Awaitable[object]) -> str:
-    try:
-        await call
-    except AdapterError as error:
-        return error.message
-    return "ok"

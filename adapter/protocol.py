@@ -7,6 +7,7 @@ holds so many connections. What is refused is answered in the form of the path's
 
 import asyncio
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
@@ -42,6 +43,7 @@ class HttpProtocol(HttpToolsProtocol):
     max_connections: int
     cycle: Cycle
     access_log_sample: float
+    refused: "staticmethod[[str], None]"
 
     def __init__(self, config: Config, *args: Any, **options: Any) -> None:
         super().__init__(config, *args, **options)
@@ -59,7 +61,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._wait()
         if len(self.connections) > self.max_connections:
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "unavailable", "too many connections")
+            status, message = HTTPStatus.SERVICE_UNAVAILABLE, "too many connections"
+            self._refuse(status, "unavailable", message, reason="too_many_connections")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop(self._timer)
@@ -170,10 +173,11 @@ class HttpProtocol(HttpToolsProtocol):
         status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         self._refuse(status, "headers_too_large", f"the headers are larger than {MOST_HEADER_BYTES} bytes")
 
-    def _refuse(self, status: HTTPStatus, code: str, message: str) -> None:
-        """Answer, unless an answer has begun, and close."""
+    def _refuse(self, status: HTTPStatus, code: str, message: str, reason: str = "") -> None:
+        """Answer, unless an answer has begun, and close; `reason` is what is counted where not the code."""
         if self.transport.is_closing():
             return
+        self.refused(reason or code)
         self._refused = True
         cycle = self.cycle
         if cycle is None or cycle.response_complete or not cycle.response_started:
@@ -208,8 +212,9 @@ def _without_upgrade(data: bytes) -> bytes:
     return _UPGRADE.sub(rb"\1X-Upgrade", head) + end + body
 
 
-def limits(settings: Settings) -> type[HttpProtocol]:
-    """The class of a connection within the settings' limits."""
+def limits(settings: Settings, refused: Callable[[str], None]) -> type[HttpProtocol]:
+    """The class of a connection within the settings' limits; `refused` is told the code of a refusal."""
     names = ("header_timeout_s", "max_connections", "access_log_sample")
     values = {name: getattr(settings, name) for name in names}
+    values["refused"] = staticmethod(refused)
     return type("LimitedHttpProtocol", (HttpProtocol,), values)

@@ -29,6 +29,8 @@ class Settings(BaseSettings):
     """Address of the operations listener (`/livez`, `/readyz`, `/metrics`), which asks for no key."""
     ops_port: Port = 8081
     """Port of the operations listener; 0 takes a free one."""
+    metrics_dir: Path | None = None
+    """Folder in which processes on one port add up their metrics; `up` has one of its own."""
     docs: bool = False
     """Serve `/openapi.json` and `/docs` on the API's port, without a key; `up` switches it on."""
 

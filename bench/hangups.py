@@ -53,7 +53,7 @@ async def adapter_here(
     """The adapter as `serve` runs it, but in this loop, where its tasks can be counted; gives its URL."""
     services = Services(settings)
     assert isinstance(services.engine, TritonEngine)
-    http = limits(settings)
+    http = limits(settings, services.metrics.refused)
     app = create_app(settings, services)
     config = uvicorn.Config(app, http=http, ws="none", log_config=None, access_log=False)
     server = uvicorn.Server(config)

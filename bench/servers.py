@@ -83,9 +83,7 @@ class Site:
         fds = [api.fileno(), ops.fileno()]
         command = [sys.executable, "-m", "adapter", "serve", "--fd", str(fds[0]), "--ops-fd", str(fds[1])]
         if processes > 1:
-            metrics = self.folder / f"metrics-{key}"
-            metrics.mkdir()
-            settings["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+            settings["ADAPTER_METRICS_DIR"] = str(self.folder / f"metrics-{key}")
         env, log = self.environment(**settings), self.folder / f"{key}.log"
         running = [self.stack.enter_context(program(command, env, log, fds, ROOT)) for _ in range(processes)]
         url = f"http://{_HOST}:{api.getsockname()[1]}"

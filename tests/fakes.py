@@ -11,6 +11,7 @@ from typing import Any
 from adapter.core.errors import JobNotFound, ModelNotFound, ModelNotReady
 from adapter.core.ports import Delivery
 from adapter.core.types import (
+    Backlog,
     InferRequest,
     InferResponse,
     Job,
@@ -207,11 +208,11 @@ class FakeQueue:
         result = self.results.get(job_id) or (self.answer(job) if wait_s else None)
         return JobStatus(job_id, job.request.model_name, job.submitted, job.submitted, result)
 
-    async def cancel(self, client: str, job_id: str) -> JobStatus:
+    async def cancel(self, client: str, job_id: str) -> tuple[JobStatus, bool]:
         status = await self.status(client, job_id)
-        job = self.jobs[job_id]
+        job, ended = self.jobs[job_id], job_id not in self.results
         self.results.setdefault(job_id, JobResult(JobError("cancelled", "no"), job.form, job.batched))
-        return replace(status, result=self.results[job_id])
+        return replace(status, result=self.results[job_id]), ended
 
     async def page(self, client: str, limit: int, before: str = "") -> JobPage:
         ids = sorted((i for i, job in self.jobs.items() if job.client == client), reverse=True)
@@ -225,6 +226,12 @@ class FakeQueue:
     async def ping(self) -> None:
         if self.fault:
             raise self.fault
+
+    async def backlog(self) -> Backlog:
+        await self.ping()
+        waiting = [job for job_id, job in self.jobs.items() if job_id not in self.results]
+        oldest = min((job.submitted for job in waiting), default=time.time())
+        return Backlog(len(waiting), 0, time.time() - oldest)
 
     async def close(self) -> None:
         pass

@@ -12,7 +12,7 @@ FILES = sorted((ROOT / "adapter").rglob("*.py"))
 
 # What each folder may import beside the standard library, itself, the settings and the version.
 ALLOWED = {
-    "core": {"numpy", "prometheus_client"},
+    "core": {"numpy"},
     "contracts": {"adapter.core", "numpy", "orjson", "simdjson", "fastapi", "starlette", "structlog"},
     "triton": {"adapter.core", "structlog", "google.protobuf", "grpc", "hpack", "tritonclient"},
     "jobs": {"adapter.core", "adapter.nats", "structlog", "nats", "orjson"},

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.document_metrics import documented
+
 TESTS = Path(__file__).parent
 DOCS = TESTS.parent / "docs"
 
@@ -20,3 +22,8 @@ def test_every_test_that_is_named_exists(document: str) -> None:
 
 def test_the_contracts_are_held_by_tests() -> None:
     assert len(re.findall(r"::\w+`", (DOCS / "contracts.md").read_text())) > 80
+
+
+def test_every_metric_is_documented() -> None:
+    page = (DOCS / "metrics.md").read_text()
+    assert documented(page) == page, "run `make docs`"

@@ -31,7 +31,9 @@ class Gateway:
     Fails closed: a path that is not in `open_paths` asks for credentials, whether it is known or not.
 
     Leaves the client in `scope["state"]["client"]`; a handler that found its model names it in
-    `scope["state"]["model"]`, so that no made-up name ever becomes a metric's label.
+    `scope["state"]["model"]` and `["version"]`, so that no made-up name ever becomes a metric's label, and
+    one that answers an error itself leaves its code in `scope["state"]["error"]`. A `trace_id` there becomes
+    the exemplar of the time that the request took.
     """
 
     def __init__(
@@ -59,16 +61,27 @@ class Gateway:
             return
         started = perf_counter()
         state = scope.setdefault("state", {})
-        status = 0
+        contract = contract_of(scope["path"])
+        in_flight = self._metrics.requests_in_flight.labels(contract)
+        in_flight.inc()
+        status = bytes_in = bytes_out = 0
         quota_headers: RawHeaders = []
 
         async def counted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, bytes_out
             if message["type"] == "http.response.start":
                 status = message["status"]
                 if quota_headers:
                     message["headers"] = [*message.get("headers", ()), *quota_headers]
+            else:
+                bytes_out += len(message.get("body", b""))
             await send(message)
+
+        async def received() -> Message:
+            nonlocal bytes_in
+            message = await receive()
+            bytes_in += len(message.get("body", b""))
+            return message
 
         try:
             if scope["path"] not in self._open_paths:
@@ -80,24 +93,36 @@ class Gateway:
                         raise RateLimited(f"more than {quota.limit} requests in a minute", quota.reset_s)
                 self._authorize(client, scope)
             app = self._direct.find(scope) or self._app
-            await app(scope, receive, counted)
+            await app(scope, received, counted)
         except AdapterError as error:
+            state["error"] = error.code
             await error_response(scope["path"], error)(scope, receive, counted)
         except ClientDisconnect:
             status = 499
         except Exception:
             # Nothing of it is shown; the server writes it into its log.
+            state["error"] = AdapterError.code
             if not status:
                 await unexpected(scope["path"])(scope, receive, counted)
             raise
         finally:
-            seconds = perf_counter() - started
-            self._metrics.answered(contract_of(scope["path"]), state.get("model", ""), status, seconds)
+            in_flight.dec()
+            self._metrics.request_bytes.labels(contract).inc(bytes_in)
+            self._metrics.response_bytes.labels(contract).inc(bytes_out)
+            if "error" in state:
+                self._metrics.refused(state["error"])
+            labels = contract, state.get("model", ""), state.get("version", ""), str(status)
+            series = self._metrics.request_seconds.labels(*labels)
+            series.observe(perf_counter() - started, trace_id=state.get("trace_id"))
 
     async def _identify(self, scope: Scope) -> Client:
         """The client. Raises Unauthenticated, or RateLimited when its address has failed too often."""
+        credential = _credential(scope["headers"])
+        if not credential:
+            self._metrics.authentications.labels("none", "missing").inc()
+            raise Unauthenticated("credentials are missing: send X-API-Key, or Authorization: Bearer")
         try:
-            return await self._authenticator.authenticate(_credential(scope["headers"]))
+            return await self._authenticator.authenticate(credential)
         except InvalidCredentials as error:
             quota = self._limiter.failed(_address(scope))
             if quota is not None and not quota.granted:
@@ -122,7 +147,7 @@ class Gateway:
 
 
 def _credential(headers: RawHeaders) -> str:
-    """The `X-API-Key` header, or the token of `Authorization: Bearer` (RFC 6750)."""
+    """The `X-API-Key` header, or the token of `Authorization: Bearer` (RFC 6750); "" without either."""
     bearer = ""
     for name, value in headers:
         if name == b"x-api-key" and value:
@@ -130,9 +155,7 @@ def _credential(headers: RawHeaders) -> str:
         if name == b"authorization" and not bearer:
             scheme, _, token = value.decode("latin-1").partition(" ")
             bearer = token.strip() if scheme.lower() == "bearer" else ""
-    if bearer:
-        return bearer
-    raise Unauthenticated("credentials are missing: send X-API-Key, or Authorization: Bearer")
+    return bearer
 
 
 def _address(scope: Scope) -> str:

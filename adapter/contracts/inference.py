@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Mapping
+from time import perf_counter
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -10,14 +11,15 @@ from starlette.responses import Response
 
 from adapter.contracts.answers import json_response, timestamp, version_headers
 from adapter.contracts.body import parse_json, read_body
-from adapter.contracts.submissions import idempotency_key, preferred_wait, read_submission
+from adapter.contracts.models import name_model
+from adapter.contracts.submissions import idempotency_key, preferred_wait, read_model_id, read_submission
 from adapter.core.codec import encode_answer
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import AdapterError, InvalidInput, JobNotFound
 from adapter.core.metrics import Metrics
 from adapter.core.nested import describe
 from adapter.core.ports import JobQueue
-from adapter.core.types import JobError, JobStatus
+from adapter.core.types import InferResponse, JobError, JobStatus, ModelMetadata, Submission
 from adapter.core.work import Stage
 from adapter.settings import Settings
 
@@ -46,12 +48,14 @@ class Inference:
         content = await read_body(request.scope, request.receive, self._settings.max_body_bytes)
         key = idempotency_key(request.headers)
         with Stage("decode"):
+            started = perf_counter()
             body = parse_json(content)
-            read = None if type(body) is list else await self._read(request, body, key)
+            parsed_s = perf_counter() - started
+            read = None if type(body) is list else await self._read(request, body, key, parsed_s)
         if read is None:
-            return await self._submit_many(request, body, key)
+            return await self._submit_many(request, body, key, parsed_s)
         submission, metadata = read
-        request.state.model, request.state.version = metadata.name, metadata.version
+        name_model(request.scope, metadata)
         request.state.job = job_id = await self._queue.submit(submission)
         self._metrics.jobs.labels("accepted").inc()
         headers = {"Location": f"{request.url.path}/{job_id}", **version_headers(metadata)}
@@ -66,7 +70,9 @@ class Inference:
     async def submit_many(self, request: Request) -> Response:
         """The same for an array of requests, answered by an array: each place with an id or an error."""
         content = await read_body(request.scope, request.receive, self._settings.max_body_bytes)
-        return await self._submit_many(request, parse_json(content), idempotency_key(request.headers))
+        key, started = idempotency_key(request.headers), perf_counter()
+        bodies = parse_json(content)
+        return await self._submit_many(request, bodies, key, perf_counter() - started)
 
     async def result(self, request: Request) -> Response:
         """Where the caller's request stands, with its result once there is one; `Prefer: wait` holds it."""
@@ -79,7 +85,9 @@ class Inference:
 
     async def cancel(self, request: Request) -> Response:
         """End the caller's request, unless it has ended; answers with where it stands."""
-        status = await self._queue.cancel(request.state.client.id, _job_id(request))
+        status, ended = await self._queue.cancel(request.state.client.id, _job_id(request))
+        if ended:
+            self._metrics.jobs.labels("cancelled").inc()
         return self._answer(status, {})
 
     async def page(self, request: Request) -> Response:
@@ -102,11 +110,14 @@ class Inference:
         return json_response({"requests": lines, **({"next": found.next} if found.next else {})})
 
     def _answer(self, status: JobStatus, headers: dict[str, str]) -> Response:
-        with Stage("encode"):
+        series = None
+        if status.result is not None and isinstance(status.result.outcome, InferResponse):
+            series = self._metrics.stage_seconds.labels("encode", status.model)
+        with Stage("encode", series):
             body = _status_body(status)
             return json_response(body, headers=headers, nan_tokens=self._settings.nan_tokens)
 
-    async def _submit_many(self, request: Request, bodies: Any, key: str) -> Response:
+    async def _submit_many(self, request: Request, bodies: Any, key: str, parsed_s: float) -> Response:
         """One entry per request, in their order. Raises the first one's error when none was accepted."""
         if type(bodies) is not list:
             raise InvalidInput(f"the body must be an array of requests, got {describe(bodies)}")
@@ -116,34 +127,45 @@ class Inference:
         errors: list[AdapterError] = []
         for begin in range(0, len(bodies), _SIDE_BY_SIDE):
             some = bodies[begin : begin + _SIDE_BY_SIDE]
-            calls = (self._submit_one(request, body, key, begin + i) for i, body in enumerate(some))
+            share_s = parsed_s / len(bodies)
+            calls = (self._submit_one(request, body, key, begin + i, share_s) for i, body in enumerate(some))
             for outcome in await asyncio.gather(*calls):
                 if isinstance(outcome, AdapterError):
                     errors.append(outcome)
-                    error = {"code": outcome.code, "message": outcome.message}
+                    shown = {"code": outcome.code, "message": outcome.message}
                     details = {"details": outcome.details} if outcome.details else {}
-                    answers.append({"error": {**error, **details}})
+                    answers.append({"error": {**shown, **details}})
                 else:
                     answers.append({"request_id": outcome, "status": "queued"})
         if len(errors) == len(bodies):
             raise errors[0]
+        for error in errors:
+            self._metrics.refused(error.code)
         return json_response(answers, 202)
 
-    async def _submit_one(self, request: Request, body: Any, key: str, number: int) -> str | AdapterError:
+    async def _submit_one(
+        self, request: Request, body: Any, key: str, number: int, parsed_s: float
+    ) -> str | AdapterError:
         try:
             # A key's own text holds no NUL, so no other key can be meant.
-            submission, _ = await self._read(request, body, f"{key}\0{number}" if key else "")
+            submission, _ = await self._read(request, body, f"{key}\0{number}" if key else "", parsed_s)
             job_id = await self._queue.submit(submission)
         except AdapterError as error:
             return error
         self._metrics.jobs.labels("accepted").inc()
         return job_id
 
-    async def _read(self, request: Request, body: Any, key: str) -> Any:
-        if type(body) is not dict:
-            raise InvalidInput(f"the body must be a JSON object, got {describe(body)}")
-        client: str = request.state.client.id
-        return await read_submission(body, self._dataplane, client, key, self._settings.job_timeout_s)
+    async def _read(
+        self, request: Request, body: Any, key: str, parsed_s: float
+    ) -> tuple[Submission, ModelMetadata]:
+        """Check the request against its model; `parsed_s` is how long its JSON took."""
+        name, version = read_model_id(body)
+        metadata = await self._dataplane.metadata(name, version)
+        started = perf_counter() - parsed_s
+        client, timeout_s = request.state.client.id, self._settings.job_timeout_s
+        submission = read_submission(body, metadata, version, client, key, timeout_s)
+        self._metrics.staged("decode", metadata.name, started)
+        return submission, metadata
 
     async def _ended_within(self, client: str, job_id: str, wait_s: float) -> JobStatus | None:
         try:

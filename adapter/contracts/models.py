@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from starlette.types import Scope
+
 from adapter.contracts.schemas import input_schema, output_schema
 from adapter.core.errors import ModelNotFound
 from adapter.core.types import ModelMetadata, ModelVersion, TensorMetadata
@@ -17,6 +19,12 @@ def split_id(model_id: str) -> tuple[str, str]:
     if at and not version:
         raise ModelNotFound(f"Model not found: {model_id[:128]}")
     return name, version
+
+
+def name_model(scope: Scope, metadata: ModelMetadata) -> None:
+    """Tell the gateway, for metrics and logs, which model and version a request is for."""
+    scope["state"]["model"] = metadata.name
+    scope["state"]["version"] = metadata.version
 
 
 def model_body(metadata: ModelMetadata) -> dict[str, Any]:

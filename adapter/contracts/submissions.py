@@ -10,7 +10,6 @@ from starlette.datastructures import Headers
 
 from adapter.contracts.models import split_id
 from adapter.core.codec import decode_input_data
-from adapter.core.dataplane import DataPlane
 from adapter.core.errors import InvalidInput
 from adapter.core.nested import describe
 from adapter.core.types import IdempotencyKey, InferRequest, ModelMetadata, Parameter, Submission
@@ -32,20 +31,23 @@ _KEY = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,254}\Z")
 _WAIT = re.compile(r"wait\s*=\s*\"?(\d{1,9})\"?\Z", re.IGNORECASE)
 
 
-async def read_submission(
-    body: Any, dataplane: DataPlane, client: str, key: str, timeout_s: float
-) -> tuple[Submission, ModelMetadata]:
-    """Check one request against its model; `key` is its Idempotency-Key or "", `timeout_s` the default.
+def read_model_id(body: Any) -> tuple[str, str]:
+    """The name and the version ("" is the latest) of the model that a request is for. Raises InvalidInput."""
+    return split_id(_checked_fields(body)["model_id"])
 
-    Raises InvalidInput, ModelNotFound, and what a look at the model raises.
+
+def read_submission(
+    body: dict[str, Any], metadata: ModelMetadata, version: str, client: str, key: str, timeout_s: float
+) -> Submission:
+    """Check a request, whose model id was read, against its model.
+
+    `version` is the one that it names, `key` its Idempotency-Key or "", `timeout_s` the default. Raises
+    InvalidInput.
     """
-    body = _checked_fields(body)
-    name, version = split_id(body["model_id"])
-    metadata = await dataplane.metadata(name, version)
     tensors, form = decode_input_data(metadata, body["input_data"])
     parameters = _checked_parameters(body.get("parameters"))
     timeout_s = float(parameters.pop("timeout_s", timeout_s))
-    submission = Submission(
+    return Submission(
         client=client,
         request=InferRequest(metadata.name, version, tensors, parameters=parameters),
         form=form,
@@ -54,7 +56,6 @@ async def read_submission(
         priority=int(parameters.get("priority", 0)),
         idempotency=IdempotencyKey(key, _digest(body)) if key else None,
     )
-    return submission, metadata
 
 
 def idempotency_key(headers: Headers) -> str:

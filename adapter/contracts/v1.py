@@ -10,11 +10,12 @@ from starlette.types import Receive, Scope, Send
 from adapter.contracts import bulk
 from adapter.contracts.answers import json_response, version_headers
 from adapter.contracts.body import LARGE, parse_json, read_body
-from adapter.contracts.models import model_body, split_id
+from adapter.contracts.models import model_body, name_model, split_id
 from adapter.contracts.tfserving import metadata_body
 from adapter.core.codec import decode_body, encode_answer
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import NotSupported
+from adapter.core.metrics import Metrics
 from adapter.core.types import AnswerForm, InferRequest, ModelMetadata, Tensor
 from adapter.core.work import Stage
 from adapter.settings import Settings
@@ -27,16 +28,18 @@ _LABEL = _MODEL + "/labels/{label:segment}"
 class Predict:
     """`POST …:predict` as plain ASGI: this is the hot path, nothing of a framework stands in it."""
 
-    def __init__(self, dataplane: DataPlane, settings: Settings) -> None:
+    def __init__(self, dataplane: DataPlane, metrics: Metrics, settings: Settings) -> None:
         self._dataplane = dataplane
+        self._metrics = metrics
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer `{"predictions"}` or `{"outputs"}`. Raises what the codec and the data plane raise."""
         metadata = await self._dataplane.metadata(**scope["path_params"])
-        scope["state"] |= {"model": metadata.name, "version": metadata.version}
+        name_model(scope, metadata)
         body = await read_body(scope, receive, self._settings.max_body_bytes)
-        with Stage("decode"):
+        stages = self._metrics.stage_seconds
+        with Stage("decode", stages.labels("decode", metadata.name)):
             if len(body) > LARGE:
                 tensors, form = await asyncio.to_thread(_decode, metadata, body)
             else:
@@ -45,7 +48,7 @@ class Predict:
         request = InferRequest(metadata.name, version, tensors)
         response = await self._dataplane.infer(metadata, request, self._settings.infer_timeout_s)
         headers, nan_tokens = version_headers(metadata), self._settings.nan_tokens
-        with Stage("encode"):
+        with Stage("encode", stages.labels("encode", metadata.name)):
             answer = encode_answer(response.outputs, form, batched=metadata.batched)
             answered = json_response(answer, headers=headers, nan_tokens=nan_tokens)
         await answered(scope, receive, send)
@@ -65,7 +68,7 @@ class _Unsupported:
         raise NotSupported(f"{verb[:64]!r} is not supported; there is :predict")
 
 
-def router(dataplane: DataPlane, settings: Settings) -> APIRouter:
+def router(dataplane: DataPlane, metrics: Metrics, settings: Settings) -> APIRouter:
     """The contract's routes."""
     routes = APIRouter()
 
@@ -75,7 +78,7 @@ def router(dataplane: DataPlane, settings: Settings) -> APIRouter:
             # MIaaS's id of a model, which may hold a version, has the same path.
             place = dict(zip(("name", "version"), split_id(place["name"]), strict=True))
         metadata = await dataplane.metadata(**place)
-        request.state.model, request.state.version = metadata.name, metadata.version
+        name_model(request.scope, metadata)
         return metadata
 
     async def describe(request: Request) -> Response:
@@ -86,7 +89,7 @@ def router(dataplane: DataPlane, settings: Settings) -> APIRouter:
         metadata = await find(request)
         return json_response(metadata_body(metadata), headers=version_headers(metadata))
 
-    predict = Predict(dataplane, settings)
+    predict = Predict(dataplane, metrics, settings)
     for place in (_MODEL, _VERSION, _LABEL):
         routes.routes.append(Route(place + ":predict", predict, methods=["POST"]))
         routes.routes.append(Route(place + ":{verb:segment}", _Unsupported(), methods=["POST"]))

@@ -18,12 +18,13 @@ from adapter import __version__
 from adapter.contracts import v2_control, v2_memory
 from adapter.contracts.answers import json_response, version_headers
 from adapter.contracts.body import LARGE, read_body
-from adapter.contracts.models import tensor_body
+from adapter.contracts.models import name_model, tensor_body
 from adapter.contracts.scopes import needs
 from adapter.contracts.v2_request import HEADER_LENGTH, decode_request, header_length
 from adapter.contracts.v2_response import encode_response
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import InvalidInput
+from adapter.core.metrics import Metrics
 from adapter.core.nested import describe
 from adapter.core.work import Stage
 from adapter.settings import Settings
@@ -37,20 +38,22 @@ _SHORT = 64 << 10
 class Infer:
     """`POST …/infer` as plain ASGI: bytes come in and go out without a framework or numpy between."""
 
-    def __init__(self, dataplane: DataPlane, settings: Settings) -> None:
+    def __init__(self, dataplane: DataPlane, metrics: Metrics, settings: Settings) -> None:
         self._dataplane = dataplane
+        self._metrics = metrics
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer JSON, and binary tensors behind it. Raises what the codec and the data plane raise."""
         place = scope["path_params"]
         metadata = await self._dataplane.metadata(**place)
-        scope["state"] |= {"model": metadata.name, "version": metadata.version}
+        name_model(scope, metadata)
         body = await read_body(scope, receive, self._settings.max_body_bytes)
+        stages = self._metrics.stage_seconds
         length = header_length(Headers(scope=scope).get(HEADER_LENGTH), len(body))
         version = place.get("version", "")
         regions = self._settings.v2_shared_memory and "admin" in scope["state"]["client"].scopes
-        with Stage("decode"):
+        with Stage("decode", stages.labels("decode", metadata.name)):
             if length > LARGE:
                 request, forms = await asyncio.to_thread(
                     decode_request, metadata, version, body, length, regions=regions
@@ -62,7 +65,7 @@ class Infer:
         del body, request
         response = await call
         in_json = sum(len(output.data) for output in response.outputs if forms.of(output.name) == "json")
-        with Stage("encode"):
+        with Stage("encode", stages.labels("encode", metadata.name)):
             if in_json > LARGE:
                 document, tail = await asyncio.to_thread(encode_response, response, forms)
             else:
@@ -99,7 +102,7 @@ class Describe:
     async def model(self, request: Request) -> Response:
         """A model's inputs and outputs, and its versions, or the one that was asked for."""
         metadata = await self._dataplane.metadata(**request.path_params)
-        request.state.model, request.state.version = metadata.name, metadata.version
+        name_model(request.scope, metadata)
         versions = [metadata.version] if "version" in request.path_params else metadata.versions
         answer = {
             "name": metadata.name,
@@ -154,10 +157,10 @@ async def _send(send: Send, document: bytes, tail: Any, more: Mapping[str, str])
     await send({"type": "http.response.body", "body": b""})
 
 
-def router(dataplane: DataPlane, settings: Settings) -> APIRouter:
+def router(dataplane: DataPlane, metrics: Metrics, settings: Settings) -> APIRouter:
     """The contract's routes."""
     routes = APIRouter(tags=["V2"])
-    describing, infer = Describe(dataplane, settings), Infer(dataplane, settings)
+    describing, infer = Describe(dataplane, settings), Infer(dataplane, metrics, settings)
 
     def add(path: str, endpoint: Any, method: str = "GET") -> None:
         routes.add_api_route(path, endpoint, methods=[method], response_class=Response)

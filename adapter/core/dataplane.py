@@ -13,7 +13,6 @@ from adapter.core.errors import (
     ModelGone,
     ModelNotFound,
 )
-from adapter.core.metrics import Metrics
 from adapter.core.ports import Engine
 from adapter.core.rows import join_answers, split
 from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion, RegionKind
@@ -28,9 +27,8 @@ _PARTS_AT_ONCE = 16
 class DataPlane:
     """One engine, seen as models that can be described and run."""
 
-    def __init__(self, engine: Engine, metrics: Metrics) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._metrics = metrics
 
     async def models(self) -> Sequence[ModelVersion]:
         """Every version that is loaded, is loading, or could not be loaded. Raises EngineUnavailable."""
@@ -103,7 +101,7 @@ class DataPlane:
         `Engine.infer` raises; if one of several calls fails, the whole request does.
         """
         most = 0 if whole else metadata.max_batch_size
-        with self._metrics.inference(request.model_name), Stage("infer") as span:
+        with Stage("infer") as span:
             if span.recording:
                 span.set({"miaas.model": metadata.name, "miaas.version": metadata.version})
             try:

@@ -6,6 +6,7 @@ AdapterError
 ├── UnsupportedEncoding   a Content-Encoding that we do not take
 ├── Unauthenticated       no credentials
 │   └── InvalidCredentials  credentials that we do not know, or not any more
+│       └── ExpiredCredentials  credentials whose time is over
 ├── PermissionDenied      known, but not allowed to
 ├── RateLimited           too many requests for now
 ├── NotFound
@@ -21,7 +22,8 @@ AdapterError
     ├── ModelCrashed      the model's process died; it is being started again
     ├── EngineUnavailable Triton does not answer
     ├── QueueUnavailable  NATS does not answer
-    └── QueueFull         the queue's limit is reached
+    ├── QueueFull         the queue's limit is reached
+    └── BatchQueueFull    as many requests wait for this model as may
 """
 
 from typing import Any, ClassVar
@@ -64,6 +66,10 @@ class Unauthenticated(AdapterError):
 
 class InvalidCredentials(Unauthenticated):
     """Credentials came, but they are unknown, forged, expired, revoked, or not for us."""
+
+
+class ExpiredCredentials(InvalidCredentials):
+    """Credentials that were good once; who sends a key is not told that it was."""
 
 
 class PermissionDenied(AdapterError):
@@ -168,3 +174,17 @@ class QueueFull(Unavailable):
 
     code = "queue_full"
     retry_after_s = 5
+
+
+class BatchQueueFull(Unavailable):
+    """As many requests wait for this model as may."""
+
+    code = "batch_queue_full"
+
+
+def codes() -> tuple[str, ...]:
+    """The code of every error of the tree, each once."""
+    tree: list[type[AdapterError]] = [AdapterError]
+    for kind in tree:
+        tree.extend(kind.__subclasses__())
+    return tuple(dict.fromkeys(kind.code for kind in tree))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from adapter.core.types import (
+    Backlog,
     Client,
     InferRequest,
     InferResponse,
@@ -85,10 +86,10 @@ class Delivery(Protocol):
     async def settled(self) -> bool:
         """Strike the job off the queue if it has a result already, and say whether it has."""
 
-    async def finish(self, result: JobResult) -> None:
+    async def finish(self, result: JobResult) -> bool:
         """Publish the result, unless one is there already, and strike the job off the queue.
 
-        Raises `PayloadTooLarge`.
+        Returns whether there was none. Raises `PayloadTooLarge`.
         """
 
     async def give_back(self, delay_s: float, *, excused: bool) -> None:
@@ -114,8 +115,11 @@ class JobQueue(Protocol):
     async def status(self, client: str, job_id: str, wait_s: float = 0) -> JobStatus:
         """Where the client's job stands, as soon as it has ended, or after `wait_s`. Raises `JobNotFound`."""
 
-    async def cancel(self, client: str, job_id: str) -> JobStatus:
-        """End the client's job unless it has ended; returns where it stands. Raises `JobNotFound`."""
+    async def cancel(self, client: str, job_id: str) -> tuple[JobStatus, bool]:
+        """End the client's job unless it has ended. Raises `JobNotFound`.
+
+        Returns where it stands, and whether this call ended it.
+        """
 
     async def page(self, client: str, limit: int, before: str = "") -> JobPage:
         """Up to `limit` of the client's jobs, newest first, from the page that begins with `before`."""
@@ -125,6 +129,9 @@ class JobQueue(Protocol):
 
     async def ping(self) -> None:
         """Return when the queue answers."""
+
+    async def backlog(self) -> Backlog:
+        """How much there is to do, of all clients."""
 
     async def close(self) -> None:
         """Let go of the queue."""

@@ -232,6 +232,15 @@ class JobStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """Jobs without a result: those that wait, those that workers have, and the oldest one's age (0: none)."""
+
+    waiting: int
+    running: int
+    oldest_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class JobPage:
     """Some of a client's jobs, newest first; `next` begins the page after it, "" when there is none."""
 

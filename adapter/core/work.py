@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from types import TracebackType
 
+from adapter.core.instruments import Distribution
 from adapter.core.tracing import Span, span
 
 
@@ -42,12 +43,16 @@ def current() -> Work | None:
 
 
 class Stage:
-    """A part of the way of a request or a job: timed for its line in the log, and a span of that name."""
+    """A part of the way of a request or a job: timed for its line in the log, and a span of that name.
 
-    __slots__ = ("_began", "_name", "_span")
+    What ends without an error is observed in `series` too, in seconds.
+    """
 
-    def __init__(self, name: str) -> None:
+    __slots__ = ("_began", "_name", "_series", "_span")
+
+    def __init__(self, name: str, series: Distribution | None = None) -> None:
         self._name = name
+        self._series = series
 
     def __enter__(self) -> Span:
         self._span = span(self._name).__enter__()
@@ -57,8 +62,10 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        seconds = perf_counter() - self._began
+        if self._series is not None and error is None:
+            self._series.observe(seconds)
         work = _current.get()
         if work is not None:
-            seconds = perf_counter() - self._began
             work.seconds[self._name] = work.seconds.get(self._name, 0.0) + seconds
         self._span.__exit__(kind, error, trace)

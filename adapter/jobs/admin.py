@@ -8,9 +8,8 @@ from typing import Any
 import orjson
 
 from adapter.core.types import JobError, JobResult
-from adapter.jobs import messages, scan
+from adapter.jobs import backlog, messages, scan
 from adapter.jobs.connection import Connection, Stored
-from adapter.jobs.lanes import BY_CONSUMER
 from adapter.jobs.results import Results
 from adapter.jobs.streams import INPUTS, JOBS, NOTES, RESULTS
 from adapter.settings import Settings
@@ -48,13 +47,12 @@ class QueueAdmin:
                 "max_bytes": max(config["max_bytes"], 0),
                 "replicas": config["num_replicas"],
             }
-        for consumer in (await self._connection.api(f"CONSUMER.LIST.{JOBS}"))["consumers"]:
-            if consumer["name"] in BY_CONSUMER:
-                lanes[consumer["name"]] = {
-                    "waiting": consumer["num_pending"],
-                    "running": consumer["num_ack_pending"],
-                    "delivered_again": consumer["num_redelivered"],
-                }
+        for name, consumer in (await backlog.lanes(self._connection)).items():
+            lanes[name] = {
+                "waiting": consumer["num_pending"],
+                "running": consumer["num_ack_pending"],
+                "delivered_again": consumer["num_redelivered"],
+            }
         return {"streams": streams, "lanes": lanes}
 
     async def waiting(self) -> AsyncIterator[tuple[Line, Stored]]:

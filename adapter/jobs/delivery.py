@@ -70,13 +70,14 @@ class JetStreamDelivery:
         await self._strike_off()
         return True
 
-    async def finish(self, result: JobResult) -> None:
+    async def finish(self, result: JobResult) -> bool:
         """See `Delivery.finish`."""
-        await self._results.save(self.job, result, self._pointer)
+        first = await self._results.save(self.job, result, self._pointer)
         await self._strike_off()
         if self._pointer and not self._results.keeps_input(result):
             subject = messages.input_subject(self.job.client, self.job.id)
             await self._connection.purge(INPUTS, f"{subject}.>")
+        return first
 
     async def give_back(self, delay_s: float, *, excused: bool) -> None:
         """See `Delivery.give_back`."""

@@ -14,8 +14,9 @@ import structlog
 from nats.aio.msg import Msg
 
 from adapter.core.errors import AdapterError, JobNotFound, QueueUnavailable
-from adapter.core.types import JobError, JobPage, JobResult, JobStatus, Submission
+from adapter.core.types import Backlog, JobError, JobPage, JobResult, JobStatus, Submission
 from adapter.jobs import listing, messages
+from adapter.jobs.backlog import backlog
 from adapter.jobs.chunks import ChunksGone
 from adapter.jobs.connection import Connection, Stored
 from adapter.jobs.delivery import JetStreamDelivery
@@ -66,6 +67,12 @@ class JetStreamQueue:
             raise QueueUnavailable("NATS cannot be reached")
         await self._connection.api("INFO")
 
+    async def backlog(self) -> Backlog:
+        """See `JobQueue.backlog`."""
+        if not self._connection.ready:
+            raise QueueUnavailable("NATS cannot be reached")
+        return await backlog(self._connection)
+
     async def submit(self, submission: Submission) -> str:
         """See `JobQueue.submit`."""
         return await self._submitter.submit(submission)
@@ -85,16 +92,16 @@ class JetStreamQueue:
                 if await arrived_within(done, min(left, _LOOK_AGAIN_S)):
                     done.clear()
 
-    async def cancel(self, client: str, job_id: str) -> JobStatus:
+    async def cancel(self, client: str, job_id: str) -> tuple[JobStatus, bool]:
         """See `JobQueue.cancel`."""
-        subject = messages.job_subject(client, job_id)
+        subject, ended = messages.job_subject(client, job_id), False
         if waiting := await self._connection.last(JOBS, subject, direct=False):
             job = messages.read_job_headers(waiting.headers)
             error = JobError(messages.CANCELLED, "the request was cancelled")
-            await self._results.save(job, JobResult(error, job.form, job.batched))
+            ended = await self._results.save(job, JobResult(error, job.form, job.batched))
             await self._connection.purge(JOBS, subject)
             await self._connection.purge(INPUTS, f"{messages.input_subject(client, job_id)}.>")
-        return await self._status(client, job_id)
+        return await self._status(client, job_id), ended
 
     async def page(self, client: str, limit: int, before: str = "") -> JobPage:
         """See `JobQueue.page`."""

@@ -36,16 +36,16 @@ class Results:
             payload = await chunks.get(self._connection, RESULTS, subject, pointer, direct=direct)
         return messages.read_result(job_id, payload, found.headers)
 
-    async def save(self, job: Job, result: JobResult, input_pointer: str = "") -> None:
-        """Store the job's result, unless it has one, and announce it.
+    async def save(self, job: Job, result: JobResult, input_pointer: str = "") -> bool:
+        """Store the job's result, unless it has one, and announce it; returns whether it had none.
 
         Of a job that failed the input is kept as well, so that an operator can queue it again. Raises
         QueueUnavailable, and PayloadTooLarge for a result over the limit.
         """
         with tracing.span(f"publish {RESULTS}", "producer") as span:
-            await self._save(job, result, input_pointer, span)
+            return await self._save(job, result, input_pointer, span)
 
-    async def _save(self, job: Job, result: JobResult, input_pointer: str, span: tracing.Span) -> None:
+    async def _save(self, job: Job, result: JobResult, input_pointer: str, span: tracing.Span) -> bool:
         payload, headers = messages.result_message(job, result, time.time())
         headers[_EXPECTED] = str(job.replaces)
         subject = messages.result_subject(job.client, job.id)
@@ -58,8 +58,9 @@ class Results:
         if message_size(payload, headers) > self._connection.max_payload:
             headers[messages.CHUNKS] = await chunks.put(self._connection, RESULTS, subject, payload)
             payload = b""
-        await self._connection.publish(subject, payload, headers)
+        sequence = await self._connection.publish(subject, payload, headers)
         await self._connection.send(messages.done_subject(job.client, job.id))
+        return sequence is not None
 
     def keeps_input(self, result: JobResult) -> bool:
         """Whether the job may be wanted again."""

@@ -6,26 +6,30 @@ stops in between, the message stands, and another worker takes it.
 
 import asyncio
 import signal
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import structlog
 import uvloop
-from prometheus_client import CollectorRegistry
 
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import AdapterError, PayloadTooLarge, Unavailable
 from adapter.core.metrics import Metrics
-from adapter.core.ports import Delivery, JobQueue
+from adapter.core.ports import Delivery, Engine, JobQueue
 from adapter.core.types import JobError, JobResult
 from adapter.jobs.jetstream import JetStreamQueue
 from adapter.jobs.journal import Outcome, Turn
 from adapter.jobs.runner import Retry, Runner, failure
+from adapter.listener import address
 from adapter.logs import configure_logs
 from adapter.nats import NatsConnection
-from adapter.security.tls import channel_credentials
+from adapter.operations import operations
+from adapter.security.tls import channel_credentials, refuse_plain_text
 from adapter.settings import Settings
+from adapter.sockets import listen
 from adapter.traces import exported_spans
 from adapter.triton.client import TritonEngine
 
@@ -47,6 +51,11 @@ class Worker:
         self._stopping = asyncio.Event()
         self._freed = asyncio.Event()
         self._running: dict[asyncio.Task[None], tuple[Delivery, float]] = {}
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it takes no more jobs."""
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """Take no more jobs; `run` then returns."""
@@ -96,21 +105,25 @@ class Worker:
 
     async def _work(self, delivery: Delivery) -> Outcome:
         """Run one job to its end, or give it back."""
+        job = delivery.job
+        if delivery.deliveries == 1 and not job.replaces:
+            waited = self._metrics.stage_seconds.labels("job_wait", job.request.model_name)
+            waited.observe(max(0.0, time.time() - job.submitted))
         try:
             # Its last worker may have died, or lost NATS, between the result and the acknowledgement.
             if delivery.deliveries > 1 and await delivery.settled():
                 return "settled"
             outcome = await self._runner.run(delivery)
             if isinstance(outcome, Retry):
-                self._metrics.jobs.labels("given_back").inc()
                 await delivery.give_back(outcome.delay_s, excused=outcome.excused)
+                self._metrics.jobs.labels("given_back").inc()
                 return "given_back"
             return await self._finish(delivery, outcome)
         except AdapterError as error:
             # The message stands: it is delivered again after ack_wait.
-            _log.warning("job not settled", job=delivery.job.id, reason=error.message)
+            _log.warning("job not settled", job=job.id, reason=error.message)
         except Exception:
-            _log.exception("job not settled", job=delivery.job.id)
+            _log.exception("job not settled", job=job.id)
         return "unsettled"
 
     async def _finish(self, delivery: Delivery, result: JobResult) -> JobResult:
@@ -121,7 +134,7 @@ class Worker:
         until = time.monotonic() + self._settings.ack_wait_s
         while True:
             try:
-                await delivery.finish(result)
+                first = await delivery.finish(result)
                 break
             except PayloadTooLarge as error:
                 result = failure(delivery.job, error.code, f"the result is too large: {error.message}")
@@ -129,9 +142,22 @@ class Worker:
                 if time.monotonic() > until:
                     raise
                 await asyncio.sleep(_PAUSE_S)
-        failed = isinstance(result.outcome, JobError)
-        self._metrics.jobs.labels("failed" if failed else "completed").inc()
+        if first:
+            self._count(delivery, result)
         return result
+
+    def _count(self, delivery: Delivery, result: JobResult) -> None:
+        metrics, job = self._metrics, delivery.job
+        if isinstance(result.outcome, JobError):
+            metrics.jobs.labels("failed").inc()
+            metrics.job_failures.labels(result.outcome.code).inc()
+        else:
+            metrics.jobs.labels("completed").inc()
+        metrics.job_attempts.labels().observe(delivery.attempt)
+        if not job.replaces:
+            # One that was queued again did not take all that time.
+            seconds = metrics.job_seconds.labels(job.request.model_name)
+            seconds.observe(max(0.0, time.time() - job.submitted))
 
     async def _keep(self) -> None:
         """Tell the queue again and again what is being worked on, up to a time that no job may take."""
@@ -157,22 +183,37 @@ class Worker:
         for outcome in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(outcome, Exception):
                 _log.warning("job not given back", reason=str(outcome))
+            else:
+                self._metrics.jobs.labels("given_back").inc()
 
 
-async def _main(settings: Settings) -> None:
-    metrics = Metrics(CollectorRegistry())
-    engine = TritonEngine(settings, channel_credentials(settings))
+@dataclass(frozen=True)
+class _Services:
+    """What a worker process runs on."""
+
+    metrics: Metrics
+    engine: Engine
+    queue: JobQueue
+
+
+async def _main(settings: Settings, ops: socket.socket) -> None:
+    metrics = Metrics()
+    engine = TritonEngine(settings, metrics, channel_credentials(settings))
     connection = NatsConnection(settings)
     queue = JetStreamQueue(settings, connection)
     queue.open()
     connection.open()
-    worker = Worker(queue, DataPlane(engine, metrics), metrics, settings)
+    worker = Worker(queue, DataPlane(engine), metrics, settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, worker.stop)
-    _log.info("worker started", triton=settings.triton_grpc_url, nats=settings.nats_url)
+    services = _Services(metrics, engine, queue)
     try:
-        await worker.run()
+        async with operations(settings, "worker", services, ops, lambda: worker.stopping):
+            _log.info(
+                "worker started", triton=settings.triton_grpc_url, nats=settings.nats_url, ops=address(ops)
+            )
+            await worker.run()
     finally:
         await queue.close()
         await connection.close()
@@ -180,10 +221,12 @@ async def _main(settings: Settings) -> None:
 
 
 def main(settings: Settings) -> None:
-    """Run one worker process until SIGTERM or SIGINT."""
+    """Run one worker process until SIGTERM or SIGINT. Raises ListenError and TlsError."""
     configure_logs(settings)
     with (
         exported_spans("miaas-adapter-worker"),
+        listen(settings.ops_host, settings.ops_port, "--ops-port") as ops,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        runner.run(_main(settings))
+        refuse_plain_text(ops.getsockname()[0], settings.tls_cert_file is not None, settings)
+        runner.run(_main(settings, ops))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from adapter.core.errors import InvalidCredentials
+from adapter.core.errors import ExpiredCredentials, InvalidCredentials
 from adapter.core.types import Client
 from adapter.security.keyfile import KeyFile, KeyFileError, StoredKey
 
@@ -69,8 +69,10 @@ class KeyStore:
         stored = self._keys.get(key_id)
         expected = bytes.fromhex(stored.digest) if stored else _NOBODY
         matches = hmac.compare_digest(_digest(self._secret, key_id, secret), expected)
-        if not matches or stored is None or not stored.live(time.time()):
+        if not matches or stored is None:
             raise InvalidCredentials(_UNKNOWN)
+        if not stored.live(time.time()):
+            raise ExpiredCredentials(_UNKNOWN)
         return Client(stored.name, frozenset(stored.scopes), stored.rate_per_minute)
 
     def all(self) -> list[StoredKey]:

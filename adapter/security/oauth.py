@@ -12,7 +12,7 @@ from typing import Any
 
 import jwt
 
-from adapter.core.errors import InvalidCredentials
+from adapter.core.errors import ExpiredCredentials, InvalidCredentials
 from adapter.core.types import Client
 from adapter.security.issuer import IssuerKeys
 from adapter.settings import Settings
@@ -88,7 +88,9 @@ class TokenVerifier:
             )
         except (jwt.PyJWTError, ValueError, ArithmeticError, TypeError) as error:
             # Beside its own errors the library lets those of odd numbers through (an infinite exp).
-            raise InvalidCredentials(f"the token is not valid: {_reason(error)}") from None
+            expired = isinstance(error, jwt.ExpiredSignatureError)
+            kind = ExpiredCredentials if expired else InvalidCredentials
+            raise kind(f"the token is not valid: {_reason(error)}") from None
         return _Verified(_client(claims), _expiry(claims), self._keys.version())
 
 
@@ -110,7 +112,7 @@ def _expiry(claims: dict[str, Any]) -> float:
     expires = float(claims["exp"])
     # The leeway is for clocks that run ahead; a token that has expired has expired.
     if expires <= time.time():
-        raise InvalidCredentials("the token is not valid: it has expired")
+        raise ExpiredCredentials("the token is not valid: it has expired")
     return expires
 
 

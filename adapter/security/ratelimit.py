@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 
 from adapter.core.errors import Unavailable
+from adapter.core.metrics import Metrics
 from adapter.core.types import Client, Quota
 from adapter.security.counters import Counters, Oldest
 from adapter.security.peers import Peers
@@ -56,9 +57,17 @@ class SharedRateLimiter:
     """`adapter.core.ports.RateLimiter`. Without counters it limits this process alone."""
 
     def __init__(
-        self, limit_per_minute: int, counters: Counters | None = None, peers: Peers | None = None
+        self,
+        limit_per_minute: int,
+        metrics: Metrics,
+        counters: Counters | None = None,
+        peers: Peers | None = None,
     ) -> None:
         self._limit = limit_per_minute
+        self._metrics = metrics
+        decisions = metrics.rate_limit_decisions
+        self._admitted, self._refused = decisions.labels("admitted"), decisions.labels("refused")
+        self._local = decisions.labels("local")
         self._counters = counters
         self._peers = peers
         self._accounts: dict[str, _Account] = {}
@@ -78,11 +87,12 @@ class SharedRateLimiter:
                 account.own.add(now)
                 if account.left <= account.size // 4:
                     self._refill(account, limit)
+                self._admitted.inc()
                 return Quota(limit, max(0, limit - account.used + account.left), WINDOW_S)
             if self._counters is None or not self._counters.available:
                 return self._admit_locally(account, limit, now)
             if now < account.full_until:
-                return Quota(limit, 0, math.ceil(account.full_until - now), granted=False)
+                return self._refuse(account, limit, math.ceil(account.full_until - now))
             await asyncio.shield(self._refill(account, limit))
 
     def failed(self, address: str) -> Quota | None:
@@ -132,10 +142,16 @@ class SharedRateLimiter:
             account.left = 0
         quota = max(1, round(limit * account.share))
         if account.own.total >= quota:
-            return Quota(limit, 0, account.own.wait(now), granted=False)
+            return self._refuse(account, limit, account.own.wait(now))
+        self._local.inc()
         account.own.add(now)
         account.debt += 1
         return Quota(limit, quota - account.own.total, WINDOW_S)
+
+    def _refuse(self, account: _Account, limit: int, reset_s: int) -> Quota:
+        self._refused.inc()
+        self._metrics.limited(account.client)
+        return Quota(limit, 0, reset_s, granted=False)
 
     def _refill(self, account: _Account, limit: int) -> asyncio.Task[None]:
         """Take the next lease in the background; one at a time."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import structlog
+from cryptography import x509
 
 from adapter.settings import Settings
 
@@ -31,6 +32,8 @@ class ServerTls:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.context = _server_context(settings)
+        self.expires = expiry(settings.tls_cert_file)
+        """When the certificate in use ends."""
         self._seen = self._stamp()
 
     async def watch(self) -> None:
@@ -48,6 +51,7 @@ class ServerTls:
             # First into a context that nobody uses: a key that does not fit would spoil the live one.
             _server_context(self._settings)
             _load(self.context, self._settings)
+            self.expires = expiry(self._settings.tls_cert_file)
         except TlsError as error:
             _log.error("renewed certificate not usable, the old one stays", reason=str(error))
             return
@@ -87,6 +91,16 @@ def _load(context: ssl.SSLContext, settings: Settings) -> None:
 
 def _reason(error: OSError) -> str:
     return getattr(error, "reason", None) or error.strerror or type(error).__name__
+
+
+def expiry(file: Path | None) -> float | None:
+    """When the first certificate of a PEM file ends, in epoch seconds; None without a file that tells."""
+    try:
+        chain = x509.load_pem_x509_certificates(file.read_bytes()) if file else []
+    except (OSError, ValueError):
+        # Whoever needs the file says what is wrong with it.
+        return None
+    return min((each.not_valid_after_utc.timestamp() for each in chain), default=None)
 
 
 def server_tls(settings: Settings, clients: bool = True) -> ServerTls | None:

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from prometheus_client.multiprocess import mark_process_dead
-
 from adapter.security.tls import TlsError, is_loopback, refuse_plain_text
 from adapter.settings import Settings
 from adapter.sockets import ListenError, listen
@@ -130,8 +128,7 @@ def build(site: Site, report: Callable[[str], None], changed: Callable[[], None]
     logs, run_dir = state_dir / "logs", state_dir / "run"
     logs.mkdir(exist_ok=True)
     shutil.rmtree(run_dir, ignore_errors=True)
-    metrics = run_dir / "metrics"
-    metrics.mkdir(parents=True)
+    run_dir.mkdir()
     environment = {**os.environ, reaper.RUN_VARIABLE: site.run}
 
     configuration = run_dir / "nats.conf"
@@ -167,19 +164,16 @@ def build(site: Site, report: Callable[[str], None], changed: Callable[[], None]
         cwd=run_dir,  # the first place where its stubs look for packages
     )
 
-    ours = {**environment, **_settings_of_ours(site)}
     # API and worker are several processes; whichever is asked for its metrics answers for all.
-    ours["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
-
-    def forget(pid: int) -> None:
-        mark_process_dead(pid, str(metrics))  # type: ignore[no-untyped-call]
-
+    ours = {**environment, **_settings_of_ours(site), "ADAPTER_METRICS_DIR": str(run_dir / "metrics")}
     program = [sys.executable, "-P", "-m", "adapter"]
-    worker = Child("worker", [*program, "worker"], ours, logs / "worker.log", report, changed, forget)
+    # The API's listener tells the worker's metrics too; the worker's own is for who looks at it alone.
+    command = [*program, "worker", "--ops-host", LOOPBACK, "--ops-port", "0"]
+    worker = Child("worker", command, ours, logs / "worker.log", report, changed)
     sockets = [site.api.fileno(), site.ops.fileno()]
     serve = [*program, "serve", "--fd", str(sockets[0]), "--ops-fd", str(sockets[1])]
     apis = [
-        Child("api", serve, ours, logs / f"api-{n}.log", report, changed, forget, fds=sockets)
+        Child("api", serve, ours, logs / f"api-{n}.log", report, changed, fds=sockets)
         for n in range(1, site.workers + 1)
     ]
     return Children(nats_server, tritonserver, worker, apis)

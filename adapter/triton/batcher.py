@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import NamedTuple
 
 import structlog
@@ -17,19 +18,20 @@ import structlog
 from adapter.core import tracing
 from adapter.core.errors import (
     AdapterError,
+    BatchQueueFull,
     DeadlineExceeded,
     EngineUnavailable,
     InferenceFailed,
-    Unavailable,
 )
+from adapter.core.metrics import Metrics
 from adapter.core.rows import cut_answer, join_inputs
 from adapter.core.trace_context import TraceContext
 from adapter.core.types import InferRequest, InferResponse
 
 _log = structlog.get_logger()
 
-Send = Callable[[InferRequest, float], Awaitable[InferResponse]]
-"""Runs one request: see `Engine.infer`."""
+Send = Callable[[InferRequest, float, int], Awaitable[InferResponse]]
+"""Runs one request, which answers so many: see `Engine.infer`."""
 
 Kind = tuple[str, tuple[tuple[str, str, tuple[int, ...]], ...], tuple[str, ...]]
 """What requests must have in common to be joined: version, inputs without their rows, outputs."""
@@ -42,16 +44,11 @@ class Limits(NamedTuple):
     calls: int
 
 
-class BatchQueueFull(Unavailable):
-    """As many requests wait for this model as may."""
-
-    code = "batch_queue_full"
-
-
 @dataclass(slots=True, eq=False)
 class _Waiting:
     request: InferRequest
     rows: int
+    since: float
     deadline: float
     answer: asyncio.Future[InferResponse]
     trace: TraceContext | None
@@ -70,9 +67,10 @@ class _Model:
 class Batcher:
     """One per engine; at most `most_waiting` requests may wait for one model."""
 
-    def __init__(self, send: Send, most_waiting: int) -> None:
+    def __init__(self, send: Send, most_waiting: int, metrics: Metrics) -> None:
         self._send = send
         self._most_waiting = most_waiting
+        self._metrics = metrics
         self._models: dict[str, _Model] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.AbstractEventLoop | None = None
@@ -91,10 +89,11 @@ class Batcher:
                 f"{model.waiting} requests wait for the model {request.model_name!r} already"
             )
         loop = self._loop()
-        deadline = loop.time() + timeout_s
+        # uvloop's own clock counts milliseconds: deadlines need no more, waits do.
+        since, deadline = perf_counter(), loop.time() + timeout_s
         answer: asyncio.Future[InferResponse] = loop.create_future()
-        wait = tracing.span("wait")
-        waiting = _Waiting(request, request.inputs[0].shape[0], deadline, answer, tracing.current(), wait)
+        wait, trace = tracing.span("wait"), tracing.current()
+        waiting = _Waiting(request, request.inputs[0].shape[0], since, deadline, answer, trace, wait)
         kind = _kind(request)
         queue = model.queues.get(kind)
         if queue is None:
@@ -131,11 +130,18 @@ class Batcher:
             else:
                 del model.queues[kind]
             if batch:
+                self._count_waits(batch)
                 model.in_flight += 1
                 # It is nobody's own: least of all his whose answer made room for it.
                 task = self._loop().create_task(self._run(model, batch, limits), context=Context())
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+
+    def _count_waits(self, batch: list[_Waiting]) -> None:
+        now = perf_counter()
+        waits = self._metrics.stage_seconds.labels("batch_wait", batch[0].request.model_name)
+        for waiting in batch:
+            waits.observe(now - waiting.since)
 
     async def _run(self, model: _Model, batch: list[_Waiting], limits: Limits) -> None:
         try:
@@ -155,11 +161,12 @@ class Batcher:
         left = max(waiting.deadline for waiting in batch) - self._loop().time()
         try:
             if len(batch) == 1:
-                answers = [await self._send(batch[0].request, left)]
+                answers = [await self._send(batch[0].request, left, 1)]
             else:
                 requests = [waiting.request for waiting in batch]
                 joined = requests[0]._replace(id="", inputs=join_inputs(requests))
-                answers = cut_answer(await self._send(joined, left), [waiting.rows for waiting in batch])
+                answer = await self._send(joined, left, len(batch))
+                answers = cut_answer(answer, [waiting.rows for waiting in batch])
         except AdapterError as error:
             if len(batch) > 1 and not isinstance(error, DeadlineExceeded | EngineUnavailable):
                 # Nobody fails for a neighbour.

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 import grpc
 
 from adapter.core import tracing
 from adapter.core.errors import InferenceFailed
+from adapter.core.metrics import Metrics
 from adapter.core.rows import has_rows
 from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion, RegionKind
 from adapter.core.wire import decode_response, request_parts
@@ -21,12 +23,15 @@ from adapter.triton.transport import INFER, GrpcTransport
 class TritonEngine:
     """`adapter.core.ports.Engine` on one Triton server, in plain text without credentials."""
 
-    def __init__(self, settings: Settings, credentials: grpc.ChannelCredentials | None = None) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics, credentials: grpc.ChannelCredentials | None = None
+    ) -> None:
         self._transport = GrpcTransport(
             settings.triton_grpc_url, credentials, lean=settings.triton_transport == "http2"
         )
         self._registry = Registry(self._transport, settings.metadata_ttl_s)
-        self._batcher = Batcher(self._send, settings.batch_queue)
+        self._batcher = Batcher(self._send, settings.batch_queue, metrics)
+        self._metrics = metrics
         self._batch_calls = settings.batch_calls
 
     async def models(self) -> Sequence[ModelVersion]:
@@ -43,7 +48,7 @@ class TritonEngine:
         call: Awaitable[InferResponse]
         if limits is None:
             # A caller that gives up leaves the call to its deadline: cancelled calls have crashed Tritons.
-            call = asyncio.shield(asyncio.ensure_future(self._send(request, timeout_s)))
+            call = asyncio.shield(asyncio.ensure_future(self._send(request, timeout_s, 1)))
         else:
             call = self._batcher.infer(request, limits, timeout_s)
         # Its tensors may be large: whoever sends them lets go of them then.
@@ -63,7 +68,9 @@ class TritonEngine:
         calls = self._batch_calls if known.batch_calls is None else known.batch_calls
         return Limits(known.max_batch_size, calls) if calls else None
 
-    async def _send(self, request: InferRequest, timeout_s: float) -> InferResponse:
+    async def _send(self, request: InferRequest, timeout_s: float, requests: int) -> InferResponse:
+        """One call of Triton, which answers so many requests."""
+        started, model, rows = perf_counter(), request.model_name, self._rows(request)
         with tracing.span(INFER, "client") as span:
             trace = span.context if span.recording else None
             if trace:
@@ -71,11 +78,20 @@ class TritonEngine:
             call = self._transport.infer(request_parts(request), timeout_s, trace)
             # Its tensors are in the message now.
             del request
-            answer = await call
+            try:
+                answer = await call
+            finally:
+                self._metrics.called(model, requests, rows, started)
         try:
             return decode_response(answer)
         except (ValueError, IndexError) as error:
             raise InferenceFailed("Triton's answer is not a ModelInferResponse") from error
+
+    def _rows(self, request: InferRequest) -> int:
+        """How many the request has; 0 of a model that does not batch."""
+        known = self._registry.known(request.model_name, request.model_version)
+        shape = request.inputs[0].shape if request.inputs else ()
+        return shape[0] if shape and known is not None and known.batched else 0
 
     async def config(self, name: str, version: str = "") -> Mapping[str, Any]:
         """See `Engine.config`."""

@@ -67,8 +67,13 @@ class Api:
 
     def count(self, **labels: str) -> float:
         """Requests answered with these labels, so far."""
-        value = self.services.metrics.registry.get_sample_value("adapter_requests_total", labels)
-        return value or 0.0
+        family = self.services.metrics.request_seconds
+        names = list(family.label_values)
+        return sum(
+            series.count
+            for values, series in family.series.items()
+            if labels.items() <= dict(zip(names, values, strict=True)).items()
+        )
 
     def counts(self, value: float, **labels: str) -> bool:
         """Whether so many are counted soon: an answer is counted once it is sent, so after it is read."""

@@ -177,10 +177,7 @@ def test_a_made_up_name_never_becomes_a_label(api: Api) -> None:
     api.post("/inference", SUBMISSION | {"model_id": "made-up-name"})
     api.get("/made-up-name")
     labels = [
-        label
-        for family in api.services.metrics.registry.collect()
-        for sample in family.samples
-        for label in sample.labels.values()
+        label for family in api.services.metrics.families for values in family.series for label in values
     ]
     assert "sklearn-iris" in labels
     assert "made-up-name" not in labels

@@ -17,6 +17,7 @@ EXPECTED: dict[str, tuple[int, str]] = {
     "UnsupportedEncoding": (415, "unsupported_encoding"),
     "Unauthenticated": (401, "unauthenticated"),
     "InvalidCredentials": (401, "unauthenticated"),
+    "ExpiredCredentials": (401, "unauthenticated"),
     "PermissionDenied": (403, "permission_denied"),
     "RateLimited": (429, "rate_limited"),
     "NotFound": (404, "not_found"),
@@ -33,6 +34,7 @@ EXPECTED: dict[str, tuple[int, str]] = {
     "EngineUnavailable": (503, "engine_unavailable"),
     "QueueUnavailable": (503, "queue_unavailable"),
     "QueueFull": (503, "queue_full"),
+    "BatchQueueFull": (503, "batch_queue_full"),
 }
 V1, V2, MIAAS = "/v1/models/iris:predict", "/v2/models/iris/infer", "/v1/inference"
 
@@ -82,11 +84,11 @@ def test_headers_come_with_their_statuses(kind: type[AdapterError]) -> None:
     if EXPECTED[kind.__name__][0] == 503:
         retry_after = retry_after or "1"
     assert headers.get("retry-after") == retry_after
+    invalid = 'Bearer realm="miaas-adapter", error="invalid_token", error_description="what was wrong"'
     challenges = {
         "Unauthenticated": 'Bearer realm="miaas-adapter"',
-        "InvalidCredentials": (
-            'Bearer realm="miaas-adapter", error="invalid_token", error_description="what was wrong"'
-        ),
+        "InvalidCredentials": invalid,
+        "ExpiredCredentials": invalid,
         "PermissionDenied": 'Bearer realm="miaas-adapter", error="insufficient_scope"',
     }
     assert headers.get("www-authenticate") == challenges.get(kind.__name__)

@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from adapter.core.dataplane import DataPlane
 from adapter.core.datatypes import pack_bytes
@@ -19,7 +18,6 @@ from adapter.core.errors import (
     ModelNotFound,
     ModelNotReady,
 )
-from adapter.core.metrics import Metrics
 from adapter.core.types import InferRequest, InferResponse, ModelMetadata, Tensor
 from tests.fakes import FakeEngine, model, tensor
 
@@ -27,7 +25,7 @@ MODEL = model(tensor("x", "UINT8", -1, 2), tensor("s", "BYTES", -1, 1), max_batc
 
 
 def dataplane(engine: FakeEngine) -> DataPlane:
-    return DataPlane(engine, Metrics(CollectorRegistry()))
+    return DataPlane(engine)
 
 
 def request(rows: int) -> InferRequest:
@@ -310,18 +308,3 @@ def test_a_model_that_went_between_look_up_and_call_may_come_back() -> None:
     with pytest.raises(ModelGone, match=r"^Model m is not ready: gone$"):
         infer(engine, request(1))
     assert engine.forgotten == 1
-
-
-def test_an_inference_is_measured_whether_it_works_or_not() -> None:
-    def run(_: InferRequest) -> InferResponse:
-        raise InvalidInput("bad")
-
-    metrics = Metrics(CollectorRegistry())
-    engine = FakeEngine(MODEL)
-    plane = DataPlane(engine, metrics)
-    asyncio.run(plane.infer(MODEL, request(7), 5))
-    engine.run = run
-    with pytest.raises(InvalidInput):
-        asyncio.run(plane.infer(MODEL, request(1), 5))
-    count = metrics.registry.get_sample_value("adapter_inference_duration_seconds_count", {"model": "m"})
-    assert count == 2

@@ -170,7 +170,9 @@ def open_site(folder: Path, apis: int = 1, workers: int = 1, **settings: Any) ->
             api.append(service(f"api-{n}", command, ours, port))
             api[-1].up = _ready(ops)
             urls.append(f"http://{LOOPBACK}:{port}")
-        worker = [service(f"worker-{n}", [*PROGRAM, "worker"], ours, 0) for n in range(workers)]
+        worker = [
+            service(f"worker-{n}", [*PROGRAM, "worker", "--ops-port", "0"], ours, 0) for n in range(workers)
+        ]
         for each in worker:
             each.says = b"worker started"
         site = Site(

@@ -211,20 +211,22 @@ def test_what_waits_is_cancelled_and_what_has_ended_is_not(shared: Nats) -> None
             waiting, small = bytes(9_000_000), b"x"
             for value in (waiting, small):
                 job_id = await found.submit(submission(value))
-                cancelled = await found.cancel("alice", job_id)
+                cancelled, ended = await found.cancel("alice", job_id)
+                assert ended
                 assert cancelled.result is not None
                 assert cancelled.result.outcome == JobError("cancelled", "the request was cancelled")
                 assert await found.fetch(1, 0.1) == []
-                assert await found.cancel("alice", job_id) == cancelled
+                assert await found.cancel("alice", job_id) == (cancelled, False)
             job_id = await found.submit(submission())
             [delivery] = await found.fetch(1, 1)
-            await delivery.finish(answer(delivery.job))
-            assert output((await found.cancel("alice", job_id)).result) == b"done"
+            assert await delivery.finish(answer(delivery.job))
+            done, ended = await found.cancel("alice", job_id)
+            assert (output(done.result), ended) == (b"done", False)
             # One that runs when it is cancelled ends as cancelled, whatever its worker says.
             job_id = await found.submit(submission())
             [delivery] = await found.fetch(1, 1)
-            assert (await found.cancel("alice", job_id)).result is not None
-            await delivery.finish(answer(delivery.job))
+            assert (await found.cancel("alice", job_id))[1]
+            assert not await delivery.finish(answer(delivery.job))
             last = (await found.status("alice", job_id)).result
             assert last is not None
             assert isinstance(last.outcome, JobError)

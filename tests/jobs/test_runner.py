@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import (
@@ -19,7 +18,6 @@ from adapter.core.errors import (
     ModelGone,
     ModelNotReady,
 )
-from adapter.core.metrics import Metrics
 from adapter.core.types import (
     InferRequest,
     InferResponse,
@@ -82,13 +80,14 @@ class Delivery:
     async def settled(self) -> bool:
         return False
 
-    async def finish(self, result: JobResult) -> None: ...
+    async def finish(self, result: JobResult) -> bool:
+        raise NotImplementedError
 
     async def give_back(self, delay_s: float, *, excused: bool) -> None: ...
 
 
 def runner(engine: Engine, attempts: int = 5) -> Runner:
-    return Runner(DataPlane(engine, Metrics(CollectorRegistry())), attempts, 60.0)
+    return Runner(DataPlane(engine), attempts, 60.0)
 
 
 def run(engine: Engine, delivery: Delivery) -> JobResult | Retry:

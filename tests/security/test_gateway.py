@@ -5,7 +5,6 @@ from typing import Any
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -62,10 +61,10 @@ def ask(method: str, path: str, headers: dict[str, str], limit: int = 0, times: 
     app = Gateway(
         Starlette(routes=routes),
         Known(),
-        SharedRateLimiter(limit),
+        SharedRateLimiter(limit, Metrics()),
         ScopeTable(routes),
         DirectRoutes(()),
-        Metrics(CollectorRegistry()),
+        Metrics(),
         frozenset({"/open"}),
     )
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from adapter.core.errors import Unavailable
+from adapter.core.metrics import Metrics
 from adapter.core.types import Client, Quota
 from adapter.security.counters import Counters, Oldest
 from adapter.security.peers import Peers
@@ -84,7 +85,7 @@ class FixedPeers:
 def limiters(server: Server | None, number: int, limit: int = 1000) -> list[SharedRateLimiter]:
     counters = cast(Counters, server) if server else None
     peers = cast(Peers, FixedPeers(number))
-    return [SharedRateLimiter(limit, counters, peers) for _ in range(number)]
+    return [SharedRateLimiter(limit, Metrics(), counters, peers) for _ in range(number)]
 
 
 async def send(

@@ -6,9 +6,16 @@ from typing import Any
 
 import pytest
 
-from adapter.core.errors import DeadlineExceeded, EngineUnavailable, InferenceFailed, InvalidInput
+from adapter.core.errors import (
+    BatchQueueFull,
+    DeadlineExceeded,
+    EngineUnavailable,
+    InferenceFailed,
+    InvalidInput,
+)
+from adapter.core.metrics import Metrics
 from adapter.core.types import InferRequest, InferResponse, Tensor
-from adapter.triton.batcher import Batcher, BatchQueueFull, Limits
+from adapter.triton.batcher import Batcher, Limits
 
 LIMITS = Limits(rows=8, calls=1)
 BAD = 66
@@ -19,11 +26,15 @@ class Triton:
 
     def __init__(self) -> None:
         self.calls: list[InferRequest] = []
+        self.answers: list[int] = []
+        """How many requests each call answers."""
+        self.metrics = Metrics()
         self.gate = asyncio.Event()
         self.failure: Exception = InvalidInput("bad")
 
-    async def send(self, request: InferRequest, timeout_s: float) -> InferResponse:
+    async def send(self, request: InferRequest, timeout_s: float, requests: int) -> InferResponse:
         self.calls.append(request)
+        self.answers.append(requests)
         await self.gate.wait()
         if BAD in b"".join(bytes(tensor.data) for tensor in request.inputs):
             raise self.failure
@@ -45,7 +56,7 @@ def request(
 def run(scenario: Callable[[Triton, Batcher], Coroutine[Any, Any, None]], most_waiting: int = 100) -> None:
     async def main() -> None:
         triton = Triton()
-        await scenario(triton, Batcher(triton.send, most_waiting))
+        await scenario(triton, Batcher(triton.send, most_waiting, triton.metrics))
 
     asyncio.run(main())
 
@@ -70,6 +81,8 @@ def test_the_first_goes_at_once_and_those_that_wait_go_together() -> None:
         triton.gate.set()
         answers = await asyncio.gather(*tasks)
         assert triton.sizes == [1, 3]
+        assert triton.answers == [1, 2]
+        assert triton.metrics.stage_seconds.labels("batch_wait", "m").count == 3
         assert [bytes(answer.outputs[0].data) for answer in answers] == [b"\1", b"\2\3", b"\4"]
         assert [answer.outputs[0].shape for answer in answers] == [(1, 1), (2, 1), (1, 1)]
         assert [answer.id for answer in answers] == ["(1,)", "(2, 3)", "(4,)"]
@@ -159,13 +172,13 @@ def test_a_call_that_found_no_engine_is_not_repeated_for_each(failure: Exception
 
 def test_a_model_that_answers_other_rows_than_asked_is_run_alone() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
-        async def summed(request: InferRequest, timeout_s: float) -> InferResponse:
-            await triton.send(request, timeout_s)
+        async def summed(request: InferRequest, timeout_s: float, requests: int) -> InferResponse:
+            await triton.send(request, timeout_s, requests)
             return InferResponse(
                 "m", "1", (Tensor("sum", "UINT8", (1,), bytes([sum(request.inputs[0].data)])),)
             )
 
-        batcher = Batcher(summed, 100)
+        batcher = Batcher(summed, 100, Metrics())
         tasks = start(batcher, request(1), request(2, 3), request(4))
         triton.gate.set()
         answers = await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,54 @@
+"""An HTTP listener of this process: uvicorn, with our limits."""
+
+import math
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from adapter.protocol import limits
+from adapter.security.browser import ALWAYS, OVER_TLS
+from adapter.security.tls import ServerTls
+from adapter.settings import Settings
+from adapter.sockets import BACKLOG, listen
+
+
+class QuietServer(uvicorn.Server):
+    """A server that leaves the process's signals to others."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def open_socket(host: str, port: int, option: str, fd: int | None) -> socket.socket:
+    """A listening socket: the parent process's `fd`, or a new one. Raises ListenError as `listen` does."""
+    return listen(host, port, option) if fd is None else socket.socket(fileno=fd)
+
+
+def address(listening: socket.socket) -> str:
+    """Where it listens, for the log."""
+    host, port = listening.getsockname()[:2]
+    return f"{host}:{port}"
+
+
+def config(
+    app: ASGIApp, settings: Settings, tls: ServerTls | None, refused: Callable[[str], None]
+) -> uvicorn.Config:
+    """How the app is served; `refused` is told the code of what is refused before the app sees it."""
+    return uvicorn.Config(
+        app,
+        http=limits(settings, refused),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        headers=[*ALWAYS, *(OVER_TLS if tls else [])],
+        # `Forwarded` knows which proxies to believe; uvicorn believes all on this machine.
+        proxy_headers=False,
+        ssl_context_factory=(lambda *_: tls.context) if tls else None,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
+    )

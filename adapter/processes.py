@@ -1,0 +1,159 @@
+"""The metrics of processes that share a port: each keeps its own in memory, and writes them down each second.
+
+In memory an observation costs a tenth of a microsecond and may carry a trace; in prometheus_client's shared
+files it costs twenty times as much and may not. A scrape adds up what is written, its own process's part too:
+so a counter never falls from one scrape to the next, whichever process answers and whichever has died.
+"""
+
+import asyncio
+import fcntl
+import itertools
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from adapter.core.metrics import Metrics
+from adapter.turns import Turns
+
+_log = structlog.get_logger()
+
+WRITE_EVERY_S = 1.0
+DEAD_AFTER_S = 5.0
+"""A process that has written nothing for so long has died, or is stuck."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What one process wrote last; `living` says that it still runs."""
+
+    metrics: dict[str, Any]
+    living: bool
+
+
+class MetricsFolderError(Exception):
+    """The folder for metrics cannot be used; one line says why."""
+
+
+class Processes:
+    """This process among those of the folder; without a folder it is the only one.
+
+    A process takes the first place of its role that nobody holds. Whoever takes a dead one's place goes on
+    from what that one had counted, so that there are as many files as processes however often they die.
+    Raises MetricsFolderError.
+    """
+
+    def __init__(self, metrics: Metrics, role: str, folder: Path | None) -> None:
+        self._metrics = metrics
+        self._folder = folder
+        self._declared = _fingerprint(metrics)
+        self._writing = asyncio.Lock()
+        self._trouble = ""
+        self._locks: dict[str, int] = {}
+        self._file = Path()
+        if folder is not None:
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                place = next(f"{role}-{n}" for n in itertools.count(1) if self._lock(folder, f"{role}-{n}"))
+            except OSError as error:
+                raise MetricsFolderError(f"cannot keep metrics in {folder}: {error.strerror}") from error
+            self._file = folder / f"{place}.json"
+            if self._file.exists():
+                metrics.process_restarts.labels(role).inc()
+            if before := self._read(self._file):
+                metrics.absorb(before.metrics, living=False)
+            self._write(self._dumped())
+
+    async def run(self) -> None:
+        """Write once a second, until cancelled."""
+        while True:
+            await self.write()
+            await asyncio.sleep(WRITE_EVERY_S)
+
+    async def write(self) -> None:
+        """Write down what this process's metrics are now."""
+        if self._folder is None:
+            return
+        # In turn: what is older must not be written over what is newer.
+        async with self._writing:
+            await asyncio.to_thread(self._write, self._dumped())
+
+    async def total(self) -> Metrics:
+        """The metrics of all processes."""
+        if self._folder is None:
+            return self._metrics
+        await self.write()
+        total, turns = Metrics(), Turns()
+        for written in await asyncio.to_thread(self._read_all, self._folder):
+            for family in total.families:
+                for row in written.metrics[family.name]:
+                    family.absorb([row], living=written.living)
+                    await turns.give()
+        return total
+
+    def leads(self) -> bool:
+        """Whether this one asks for all of them what one has to ask; when it dies another one will."""
+        return self._folder is None or self._lock(self._folder, "leader")
+
+    def close(self) -> None:
+        """Say that this process has ended, and give its place back."""
+        if self._folder is not None:
+            self._write(self._dumped(ended=True))
+        for lock in self._locks.values():
+            os.close(lock)
+        self._locks.clear()
+
+    def _lock(self, folder: Path, name: str) -> bool:
+        """Hold the lock of this name as long as the process lives; False when another one does."""
+        if name in self._locks:
+            return True
+        fd = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        self._locks[name] = fd
+        return True
+
+    def _dumped(self, *, ended: bool = False) -> bytes:
+        return orjson.dumps({"declared": self._declared, "ended": ended, "metrics": self._metrics.dump()})
+
+    def _write(self, content: bytes) -> None:
+        temporary = self._file.with_suffix(".new")
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(self._file)
+            self._trouble = ""
+        except OSError as error:
+            if self._trouble != str(error):
+                self._trouble = str(error)
+                _log.warning("metrics not written", reason=self._trouble)
+
+    def _read_all(self, folder: Path) -> Sequence[_Written]:
+        return [written for file in sorted(folder.glob("*.json")) if (written := self._read(file))]
+
+    def _read(self, file: Path) -> _Written | None:
+        """What a process wrote; None of one that had other metrics, another version's."""
+        with suppress(OSError, ValueError):
+            age = time.time() - file.stat().st_mtime
+            content = orjson.loads(file.read_bytes())
+            if content["declared"] == self._declared:
+                return _Written(content["metrics"], living=not content["ended"] and age < DEAD_AFTER_S)
+        return None
+
+
+def _fingerprint(metrics: Metrics) -> str:
+    """What differs when metrics are declared otherwise, and so cannot be added up."""
+    declared = [
+        (family.name, family.kind, list(family.label_values), getattr(family, "bounds", ()))
+        for family in metrics.families
+    ]
+    return blake2b(orjson.dumps(declared), digest_size=8).hexdigest()
