@@ -131,7 +131,7 @@ def test_nats_dies_again_and_again(site: Site) -> None:
     check(site, jobs, most_executions=5)
 
 
-def test_nats_is_away_for_some_seconds(site: Site) -> None:
+def test_nats_is_away_for_ten_seconds(site: Site) -> None:
     jobs = submit(site, 100)
     site.nats.kill()
     started = time.monotonic()
@@ -140,7 +140,7 @@ def test_nats_is_away_for_some_seconds(site: Site) -> None:
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "queue_unavailable"
     assert answer.headers["Retry-After"] == "1"
-    time.sleep(5)
+    time.sleep(10)
     site.nats.start().wait_up()
     check(site, jobs, most_executions=2)
 
