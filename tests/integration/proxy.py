@@ -20,6 +20,8 @@ class Proxy:
         """What clients sent."""
         self.stopped = threading.Event()
         """Set once `stop_before` was about to be passed on."""
+        self._flowing = threading.Event()
+        self._flowing.set()
         self._target = target
         self._stop_before = stop_before
         self._listener = listen("127.0.0.1", 0, "")
@@ -39,6 +41,19 @@ class Proxy:
                     each.shutdown(socket.SHUT_RDWR)
                 each.close()
             accepting.join()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """While inside, nothing comes through, and no connection breaks.
+
+        What was connected then stays mute afterwards, as if a router had forgotten it.
+        """
+        self._flowing.clear()
+        try:
+            yield
+        finally:
+            self._flowing = threading.Event()
+            self._flowing.set()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -62,12 +77,14 @@ class Proxy:
                         self.stopped.set()
                         return
                     before = (before + chunk)[1 - len(self._stop_before) :]
+                self._flowing.wait()
                 server.sendall(chunk)
         _no_more(server)
 
     def _back(self, server: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):
             while chunk := server.recv(65536):
+                self._flowing.wait()
                 client.sendall(chunk)
         _no_more(client)
 
