@@ -105,6 +105,8 @@ class Connection:
                 return await self._nats.request(subject, payload, timeout=timeout_s + 1, headers=headers)
             finally:
                 self._waiting.discard(waiting)
+                if waiting.expired():
+                    self.doubt()
 
     async def send(self, subject: str, payload: bytes = b"", reply: str = "") -> None:
         """Publish without an answer: it may get lost. Raises QueueUnavailable."""
@@ -117,6 +119,10 @@ class Connection:
         """Have `callback` called with every message on the subject. Raises QueueUnavailable."""
         async with _translated():
             return await self._nats.subscribe(subject, cb=callback)
+
+    def doubt(self) -> None:
+        """An answer did not come in time: see whether the server is there."""
+        self._connection.doubt()
 
     def new_inbox(self) -> str:
         """A subject that nobody else listens to."""

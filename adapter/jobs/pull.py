@@ -129,5 +129,6 @@ class Puller:
                 self._shares.empty(lane)
             found += pull.messages
         if not found and not all(pull.over.done() for pull in pulls.values()):
+            self._connection.doubt()
             raise QueueUnavailable("NATS does not answer")
         return found

@@ -87,6 +87,7 @@ class Counters:
         return Oldest(total - int(headers["Nats-Incr"]), (taken - start).total_seconds())
 
     def _away(self) -> Unavailable:
+        self._connection.doubt()
         self._away_until = time.monotonic() + _SET_UP_AGAIN_S
         return Unavailable("NATS does not answer")
 

@@ -70,6 +70,10 @@ class Child:
             self.kill()
         await self.task
 
+    def restart(self) -> None:
+        """Ask it to end, upon which it is started again."""
+        self._terminate()
+
     def kill(self) -> None:
         """Kill its group at once, for good."""
         self._stopping.set()

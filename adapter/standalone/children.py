@@ -41,6 +41,7 @@ class Site:
     ops: socket.socket
     triton_ports: triton.Ports
     nats_port: int
+    nats_monitor_port: int
     tls: Certificates | None
     """Of `--tls`: then everything speaks TLS."""
 
@@ -58,12 +59,24 @@ class Site:
                     refuse_plain_text(
                         listening.getsockname()[0], tls or settings.tls_cert_file is not None, settings
                     )
-                held = [port_of(stack.enter_context(hold_port())) for _ in range(4)]
+                held = [port_of(stack.enter_context(hold_port())) for _ in range(5)]
             except (ListenError, TlsError) as error:
                 raise StartError(str(error)) from error
             run = run_prefix(settings.state_dir) + secrets.token_hex(4)
-            ports = triton.Ports(*held[:3])
-            yield cls(settings, repository, workers, found, run, api, ops, ports, held[3], certificates)
+            ports, nats_port, monitor_port = triton.Ports(*held[:3]), held[3], held[4]
+            yield cls(
+                settings,
+                repository,
+                workers,
+                found,
+                run,
+                api,
+                ops,
+                ports,
+                nats_port,
+                monitor_port,
+                certificates,
+            )
 
     @property
     def url(self) -> str:
@@ -79,6 +92,11 @@ class Site:
     def nats_url(self) -> str:
         """Where a NATS client connects."""
         return nats.url(self.nats_port, self.tls is not None)
+
+    @property
+    def nats_store(self) -> Path:
+        """Where NATS keeps its files."""
+        return self.settings.state_dir / "nats"
 
     @property
     def ops_secured(self) -> bool:
@@ -132,7 +150,7 @@ def build(site: Site, report: Callable[[str], None], changed: Callable[[], None]
     environment = {**os.environ, reaper.RUN_VARIABLE: site.run}
 
     configuration = run_dir / "nats.conf"
-    nats.write_configuration(configuration, site.nats_port, state_dir / "nats", site.tls)
+    nats.write_configuration(configuration, site.nats_port, site.nats_store, site.nats_monitor_port, site.tls)
     nats_server = Child(
         "nats",
         nats.command(site.wheels.nats_server, configuration),
@@ -140,7 +158,7 @@ def build(site: Site, report: Callable[[str], None], changed: Callable[[], None]
         logs / "nats.log",
         report,
         changed,
-        ports=[site.nats_port],
+        ports=[site.nats_port, site.nats_monitor_port],
     )
 
     for name in link_all(site.repository, run_dir / "models"):

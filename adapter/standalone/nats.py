@@ -16,6 +16,9 @@ jetstream {{
   sync_interval: always
 }}
 """
+MONITOR = """\
+http: "{host}:{port}"
+"""
 TLS = """\
 tls {{
   cert_file: {certificate}
@@ -26,12 +29,17 @@ tls {{
 """
 
 
-def write_configuration(path: Path, port: int, store: Path, tls: Certificates | None = None) -> None:
+def write_configuration(
+    path: Path, port: int, store: Path, monitor_port: int | None = None, tls: Certificates | None = None
+) -> None:
     """Write to `path` the configuration of a server on `port` of the loopback interface, files in `store`.
 
-    With `tls` it speaks TLS, to clients with a certificate of the same CA alone.
+    On `monitor_port` it tells over HTTP how it is. With `tls` it speaks TLS on `port`, to clients with a
+    certificate of the same CA alone.
     """
     text = CONFIGURATION.format(host=LOOPBACK, port=port, store=json.dumps(str(store)))
+    if monitor_port:
+        text += MONITOR.format(host=LOOPBACK, port=monitor_port)
     if tls:
         files = {"certificate": tls.server, "key": tls.server_key, "ca": tls.ca}
         text += TLS.format(**{name: json.dumps(str(file)) for name, file in files.items()})

@@ -24,6 +24,7 @@ from adapter.standalone.errors import StartError
 from adapter.standalone.network import LOOPBACK, http_status, is_open, port_of
 from adapter.standalone.repository import RepositoryWatcher, models
 from adapter.standalone.state import api_key, locked, run_prefix, write_private
+from adapter.standalone.storage import StorageWatcher
 from adapter.standalone.triton import LoadLog
 from adapter.triton.transport import GrpcTransport
 
@@ -105,6 +106,8 @@ class _Supervisor:
             lambda: server.pid,
             self._display.warn,
         )
+        nats = self._children.nats
+        storage = StorageWatcher(site.nats_store, site.nats_monitor_port, nats.restart, self._display.warn)
         for child in self._children.back:
             child.start()
         await self._wait_for_models()
@@ -116,11 +119,12 @@ class _Supervisor:
         self._ready = True
         self._write_up_json()
         self._show_ready(time.monotonic() - began)
-        watching = asyncio.create_task(watcher.run())
+        watching = [asyncio.create_task(each.run()) for each in (watcher, storage)]
         try:
-            await _first_end([watching, *(child.task for child in self._children.all if child.task)])
+            await _first_end([*watching, *(child.task for child in self._children.all if child.task)])
         finally:
-            watching.cancel()
+            for task in watching:
+                task.cancel()
 
     def _connect_to_triton(self) -> GrpcTransport:
         tls = self._site.tls

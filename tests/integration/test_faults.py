@@ -11,7 +11,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.integration.conftest import ROOT, Up, eventually, make_repository, start_up
+from adapter.security.keys import KeyStore
+from tests.integration.conftest import ROOT, Up, eventually, make_repository, start_serve, start_up
+from tests.integration.proxy import Proxy
 
 IRIS = {"instances": [[5.1, 3.5, 1.4, 0.2]]}
 SHARED_MEMORY = Path("/dev/shm")
@@ -60,6 +62,27 @@ def test_nats_dies_and_comes_back_with_every_job(own: Up) -> None:
     assert own.pids("nats") != before
     assert {own.result(job)["status"] for job in jobs} == {"completed"}
     assert own.submit("sklearn-iris", IRIS).status_code == 202
+
+
+def test_nats_falls_silent_without_a_word(up: Up, tmp_path: Path) -> None:
+    """Connections neither break nor bring anything; the rate limit asks NATS as well."""
+    stranger = KeyStore(up.state_dir / "keys.json").create("stranger", ["infer", "read"])
+    body = {"model_id": "sklearn-iris", "input_data": IRIS}
+    port = int(up.facts["nats_url"].rpartition(":")[2])
+    with Proxy(("127.0.0.1", port)).running() as proxy:
+        settings = {"ADAPTER_NATS_URL": f"nats://{proxy.address}", "ADAPTER_RATE_LIMIT_PER_MINUTE": "1000"}
+        with start_serve(up, tmp_path, **settings) as client:
+            assert client.post("/inference", json=body).status_code == 202
+            with proxy.frozen():
+                for headers in ({"X-API-Key": stranger.key}, {}, {}):
+                    started = time.monotonic()
+                    refused = client.post("/inference", json=body, headers=headers)
+                    assert time.monotonic() - started < 1
+                    assert refused.status_code == 503
+                    assert refused.json()["error"]["code"] == "queue_unavailable"
+                predicted = client.post("/v1/models/sklearn-iris:predict", json=IRIS)
+                assert predicted.status_code == 200
+            answer_with(202, lambda: client.post("/inference", json=body))
 
 
 def test_a_dead_worker_and_a_dead_api_are_replaced(own: Up) -> None:

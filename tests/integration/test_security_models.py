@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.integration.conftest import Up, eventually, start_serve
-from tests.integration.recorder import Recorder
+from tests.integration.proxy import Proxy
 from tests.integration.test_hostile import send_raw
 
 MOST_GROWTH = 50 << 20
@@ -42,8 +42,8 @@ def test_hostile_names_reach_neither_nats_nor_triton(up: Up, tmp_path: Path) -> 
     host, port = up.facts["triton_grpc"].split(":")
     assert nats.port
     with (
-        Recorder((host, int(port))).running() as triton,
-        Recorder(("127.0.0.1", nats.port)).running() as queue,
+        Proxy((host, int(port))).running() as triton,
+        Proxy(("127.0.0.1", nats.port)).running() as queue,
     ):
         servers = {"ADAPTER_TRITON_GRPC_URL": triton.address, "ADAPTER_NATS_URL": f"nats://{queue.address}"}
         with start_serve(up, tmp_path, **servers) as client:
@@ -61,7 +61,7 @@ def test_hostile_names_reach_neither_nats_nor_triton(up: Up, tmp_path: Path) -> 
                     assert re.match(r"HTTP/1\.1 4\d\d ", answer), (path, answer)
                 body = {"model_id": name, "input_data": {"instances": [[1, 2, 3, 4]]}}
                 assert client.post("/inference", json=body).status_code in (400, 404)
-            # The recorders do see what may pass.
+            # The proxies do see what may pass.
             good = client.post("/v1/models/sklearn-iris:predict", json={"instances": [[1, 2, 3, 4]]})
             job = client.post(
                 "/inference", json={"model_id": "sklearn-iris", "input_data": {"instances": [[1, 2, 3, 4]]}}

@@ -1,7 +1,8 @@
 """Submits jobs for a long time while every process is killed in turn, and counts what became of them.
 
-`make soak` runs it for half an hour; `make soak ARGS='--minutes 10 --jobs 40000'` for less. It ends with code
-1 if a job was lost, a result changed, or one ran twice although nothing had happened.
+`make soak` runs it for half an hour; `make soak ARGS='--minutes 10 --jobs 40000'` for less. A run of 20
+minutes or more is without NATS for five of them at a stretch. It ends with code 1 if a job was lost, a result
+changed, or one ran twice although nothing had happened.
 """
 
 import argparse
@@ -27,6 +28,9 @@ _BATCH = 25
 _POLLERS = 8
 _QUIET_FROM = 1_000_000
 """Values from here on are submitted while nothing is killed."""
+_LONG_RUN_S = 1200.0
+_LONG_AWAY_S = 300
+"""How long nats-server is away once in a long run."""
 
 
 @dataclass
@@ -172,7 +176,7 @@ class Soak:
         await asyncio.gather(*(work() for _ in range(_POLLERS)))
 
     async def harm(self) -> None:
-        """Kills and stops, one after the other, evenly over the time."""
+        """Kills and stops, one after the other, evenly over the time; NATS's long absence in the middle."""
         site = self.site
         faults: list[tuple[str, Callable[[], None]]] = [
             ("kill -9 of a worker", lambda: restart(site.workers[0])),
@@ -190,12 +194,18 @@ class Soak:
             ("SIGSTOP of tritonserver for 2 s", lambda: hold(site.triton, 2)),
             ("nats-server away for 5 s", lambda: away(site.nats, 5)),
         ]
+        long_away_s = _LONG_AWAY_S if self.seconds >= _LONG_RUN_S else 0
+        pause_s = (self.seconds - long_away_s) / self.kills
         began = time.monotonic()
         for number in range(self.kills):
-            await asyncio.sleep(max(0, began + number * self.seconds / self.kills - time.monotonic()))
+            await asyncio.sleep(max(0, began + number * pause_s - time.monotonic()))
             name, fault = faults[number % len(faults)]
             await asyncio.to_thread(fault)
             self.counts.faults[name] += 1
+            if long_away_s and number == self.kills // 2:
+                await asyncio.to_thread(away, site.nats, long_away_s)
+                self.counts.faults[f"nats-server away for {long_away_s} s"] += 1
+                began += long_away_s
 
 
 def restart(service: Service) -> None:

@@ -94,8 +94,8 @@ def test_everything_listens_on_the_loopback_interface_alone(up: Up) -> None:
         if connection.status == psutil.CONN_LISTEN
     ]
     assert set(listening) == {"127.0.0.1"}
-    # The API's two sockets in two processes, the worker's, Triton's three, and nats-server's.
-    assert len(listening) == 9
+    # The API's two sockets in two processes, the worker's, Triton's three, and nats-server's two.
+    assert len(listening) == 10
 
 
 def test_what_it_says(up: Up) -> None:
