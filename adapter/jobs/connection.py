@@ -83,7 +83,8 @@ class Connection:
         self._ready.clear()
         now = asyncio.get_running_loop().time()
         for waiting in self._waiting:
-            waiting.reschedule(now)
+            if not waiting.expired():
+                waiting.reschedule(now)
 
     async def wait_ready(self, within_s: float) -> None:
         """Return once calls can succeed. Raises QueueUnavailable when that takes too long."""

@@ -100,6 +100,13 @@ def test_an_array_of_which_nothing_was_accepted_is_an_error(api: Api) -> None:
     assert answer.headers["Retry-After"] == "1"
 
 
+def test_an_array_counts_once_for_the_rate_limit(api: Api) -> None:
+    api.keys["batcher"] = api.services.keys.create("batcher", ["infer", "read"]).key
+    for body, left in (([SUBMISSION] * 20, 999), (SUBMISSION, 998), ([SUBMISSION] * 20, 997)):
+        answer = api.post("/inference", body, who="batcher")
+        assert (answer.status_code, answer.headers["X-RateLimit-Remaining"]) == (202, str(left))
+
+
 def test_a_key_goes_with_what_the_body_means(api: Api) -> None:
     for body in (SUBMISSION, dict(reversed(SUBMISSION.items())), {**SUBMISSION, "parameters": {"x": 1}}):
         assert api.post("/inference", body, headers={"Idempotency-Key": "a b"}).status_code == 202

@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from adapter.sockets import listen
+from tests.integration.nats import Nats, server
 from tests.models.generate import build
 
 T = TypeVar("T")
@@ -165,3 +166,17 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("up")
     with start_up(folder, make_repository(folder)) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def shared_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
+    """A nats-server for tests that use clients of their own and leave no job behind."""
+    with server(tmp_path_factory.mktemp("nats")) as nats:
+        yield nats
+
+
+@pytest.fixture
+def own_nats(tmp_path: Path) -> Iterator[Nats]:
+    """A nats-server that may be harmed."""
+    with server(tmp_path) as nats:
+        yield nats

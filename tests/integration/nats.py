@@ -63,6 +63,15 @@ class Nats:
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
         os.kill(self.process.pid, number)
+        if number == signal.SIGSTOP:
+            # Each thread stops when it is its turn; until then it may answer.
+            while any(state != "T" for state in self._states()):
+                time.sleep(0.001)
+
+    def _states(self) -> list[str]:
+        assert self.process is not None
+        threads = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return [(thread / "stat").read_text().rpartition(")")[2].split()[0] for thread in threads]
 
 
 @contextmanager
