@@ -7,7 +7,6 @@ so a counter never falls from one scrape to the next, whichever process answers 
 
 import asyncio
 import fcntl
-import itertools
 import os
 import time
 from collections.abc import Sequence
@@ -56,15 +55,12 @@ class Processes:
         self._declared = _fingerprint(metrics)
         self._writing = asyncio.Lock()
         self._trouble = ""
-        self._locks: dict[str, int] = {}
-        self._file = Path()
         if folder is not None:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                place = next(f"{role}-{n}" for n in itertools.count(1) if self._lock(folder, f"{role}-{n}"))
+                self._file, self._lock = _take_place(folder, role)
             except OSError as error:
                 raise MetricsFolderError(f"cannot keep metrics in {folder}: {error.strerror}") from error
-            self._file = folder / f"{place}.json"
             if self._file.exists():
                 metrics.process_restarts.labels(role).inc()
             if before := self._read(self._file):
@@ -99,32 +95,23 @@ class Processes:
         return total
 
     def leads(self) -> bool:
-        """Whether this one asks for all of them what one has to ask; when it dies another one will."""
-        return self._folder is None or self._lock(self._folder, "leader")
+        """Whether this is the first that lives: it asks for all of them what one has to ask."""
+        if self._folder is None:
+            return True
+        files = sorted(self._folder.glob("*.json"))
+        return next((file for file in files if _lives(file)), self._file) == self._file
 
     def close(self) -> None:
         """Say that this process has ended, and give its place back."""
-        if self._folder is not None:
-            self._write(self._dumped(ended=True))
-        for lock in self._locks.values():
-            os.close(lock)
-        self._locks.clear()
+        if self._folder is None:
+            return
+        self._write(self._dumped())
+        with suppress(OSError):
+            os.utime(self._file, (0, 0))
+        os.close(self._lock)
 
-    def _lock(self, folder: Path, name: str) -> bool:
-        """Hold the lock of this name as long as the process lives; False when another one does."""
-        if name in self._locks:
-            return True
-        fd = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return False
-        self._locks[name] = fd
-        return True
-
-    def _dumped(self, *, ended: bool = False) -> bytes:
-        return orjson.dumps({"declared": self._declared, "ended": ended, "metrics": self._metrics.dump()})
+    def _dumped(self) -> bytes:
+        return orjson.dumps({"declared": self._declared, "metrics": self._metrics.dump()})
 
     def _write(self, content: bytes) -> None:
         temporary = self._file.with_suffix(".new")
@@ -143,11 +130,34 @@ class Processes:
     def _read(self, file: Path) -> _Written | None:
         """What a process wrote; None of one that had other metrics, another version's."""
         with suppress(OSError, ValueError):
-            age = time.time() - file.stat().st_mtime
+            living = _lives(file)
             content = orjson.loads(file.read_bytes())
             if content["declared"] == self._declared:
-                return _Written(content["metrics"], living=not content["ended"] and age < DEAD_AFTER_S)
+                return _Written(content["metrics"], living)
         return None
+
+
+def _take_place(folder: Path, role: str) -> tuple[Path, int]:
+    """The file of the first place that no process holds, and the lock that holds it while this one lives."""
+    number = 0
+    while True:
+        number += 1
+        place = folder / f"{role}-{number}"
+        lock = os.open(place.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            return place.with_suffix(".json"), lock
+
+
+def _lives(file: Path) -> bool:
+    """Whether the process wrote lately; one that has ended well dates its file back."""
+    try:
+        return time.time() - file.stat().st_mtime < DEAD_AFTER_S
+    except OSError:
+        return False
 
 
 def _fingerprint(metrics: Metrics) -> str:

@@ -27,7 +27,8 @@ class Process:
         self.metrics = Metrics()
         self.processes = Processes(self.metrics, role, folder)
         self.metrics.processes.labels(role).set(1)
-        self.running.append(self)
+        if folder is not None:
+            self.running.append(self)
 
     def request(self, times: int = 1) -> None:
         for _ in range(times):
@@ -37,9 +38,9 @@ class Process:
         asyncio.run(self.processes.write())
 
     def kill(self) -> None:
-        for lock in self.processes._locks.values():
-            os.close(lock)
-        self.processes._locks.clear()
+        if self in self.running:
+            self.running.remove(self)
+            os.close(self.processes._lock)
 
     def total(self) -> Metrics:
         return asyncio.run(self.processes.total())
@@ -58,9 +59,8 @@ class Process:
 @pytest.fixture(autouse=True)
 def _end() -> Iterator[None]:
     yield
-    for process in Process.running:
+    for process in list(Process.running):
         process.kill()
-    Process.running.clear()
 
 
 def age(file: Path, seconds: float) -> None:
@@ -120,6 +120,7 @@ def test_a_process_that_ends_well_is_gone_at_once(tmp_path: Path) -> None:
     left, ended = Process(tmp_path), Process(tmp_path, "worker")
     ended.request(2)
     ended.processes.close()
+    Process.running.remove(ended)
     assert left.living("worker") == 0
     assert left.counted() == 2
 
@@ -144,10 +145,13 @@ def test_a_counter_never_falls_whoever_is_asked_and_whoever_dies(tmp_path: Path)
 
 
 def test_one_leads_and_another_takes_over(tmp_path: Path) -> None:
-    one, other = Process(tmp_path), Process(tmp_path, "worker")
-    assert [process.processes.leads() for process in (one, other, one, other)] == [True, False, True, False]
-    one.kill()
-    assert other.processes.leads()
+    worker, api = Process(tmp_path, "worker"), Process(tmp_path)
+    assert [process.processes.leads() for process in (worker, api, worker, api)] == [False, True, False, True]
+    # One that is stuck cannot lead, even if it is not dead.
+    age(tmp_path / "serve-1.json", DEAD_AFTER_S + 1)
+    assert worker.processes.leads()
+    api.write()
+    assert not worker.processes.leads()
 
 
 def test_another_versions_metrics_are_left_out(tmp_path: Path) -> None:

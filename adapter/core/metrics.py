@@ -67,7 +67,9 @@ class Metrics:
             {"contract": CONTRACTS},
         )
         self.request_bytes = Counter(
-            "adapter_request_body_bytes_total", "Bytes of request bodies.", {"contract": CONTRACTS}
+            "adapter_request_body_bytes_total",
+            "Bytes of request bodies, as far as they were read.",
+            {"contract": CONTRACTS},
         )
         self.response_bytes = Counter(
             "adapter_response_body_bytes_total", "Bytes of answers' bodies.", {"contract": CONTRACTS}

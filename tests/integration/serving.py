@@ -72,6 +72,7 @@ class Api:
 
     process: subprocess.Popen[bytes]
     url: str
+    ops_url: str
     log: Path
 
     def rss(self) -> int:
@@ -110,7 +111,8 @@ def serving(folder: Path, **settings: str) -> Iterator[Api]:
             )
         scheme = "https" if "TLS_CERT_FILE" in settings else "http"
         try:
-            running = Api(process, f"{scheme}://127.0.0.1:{port_of(api)}", log)
+            url, ops_url = (f"{scheme}://127.0.0.1:{port_of(listening)}" for listening in (api, ops))
+            running = Api(process, url, ops_url.replace("https", "http"), log)
             wait_for(lambda: running.says("serving") or process.poll() is not None)
             assert process.poll() is None, log.read_text()
             yield running
