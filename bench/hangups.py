@@ -49,10 +49,9 @@ class Hangups:
 @asynccontextmanager
 async def adapter_here(
     settings: Settings,
-) -> AsyncIterator[tuple[str, uvicorn.Server, TritonEngine]]:
+) -> AsyncIterator[tuple[str, uvicorn.Server, Services]]:
     """The adapter as `serve` runs it, but in this loop, where its tasks can be counted; gives its URL."""
     services = Services(settings)
-    assert isinstance(services.engine, TritonEngine)
     http = limits(settings, services.metrics.refused)
     app = create_app(settings, services)
     config = uvicorn.Config(app, http=http, ws="none", log_config=None, access_log=False)
@@ -63,7 +62,7 @@ async def adapter_here(
         while not server.started:  # noqa: ASYNC110 - uvicorn has no Event for it
             await asyncio.sleep(0.02)
         try:
-            yield f"http://{_HOST}:{listening.getsockname()[1]}", server, services.engine
+            yield f"http://{_HOST}:{listening.getsockname()[1]}", server, services
         finally:
             server.should_exit = True
             await serving
@@ -72,7 +71,9 @@ async def adapter_here(
 async def hang_up(settings: Settings, key: str, requests: int, connections: int, seed: int = 0) -> Hangups:
     """Send requests and hang up at random, then count what is left after at most ten seconds."""
     chance = random.Random(seed)
-    async with adapter_here(settings) as (url, server, engine):
+    async with adapter_here(settings) as (url, server, services):
+        engine = services.engine
+        assert isinstance(engine, TritonEngine)
         bodies = {load: _request(url, key, load) for load in (IRIS, IMG)}
         await _expect_200(url, bodies[IRIS])
         await asyncio.sleep(0.2)

@@ -42,6 +42,8 @@ class Server:
     is_triton: bool = False
     answers: bool = True
     """Whether its answers depend on what is asked."""
+    ops: str = ""
+    """Of an adapter: its operations listener."""
 
     def url_of(self, load: str) -> str:
         """Where a load is posted to."""
@@ -86,10 +88,11 @@ class Site:
             settings["ADAPTER_METRICS_DIR"] = str(self.folder / f"metrics-{key}")
         env, log = self.environment(**settings), self.folder / f"{key}.log"
         running = [self.stack.enter_context(program(command, env, log, fds, ROOT)) for _ in range(processes)]
-        url = f"http://{_HOST}:{api.getsockname()[1]}"
+        url, ops_url = (f"http://{_HOST}:{listening.getsockname()[1]}" for listening in (api, ops))
         for process in running:
             wait_for(lambda: httpx.get(url + "/").status_code in (200, 401), process, log, _START_S)
-        return Server(key, title, url, tuple(process.pid for process in running), headers=self.headers)
+        pids = tuple(process.pid for process in running)
+        return Server(key, title, url, pids, headers=self.headers, ops=ops_url)
 
     def peer(
         self, key: str, title: str, command: list[str], answers: bool = True, v2: bool = False

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 from collections import Counter
@@ -112,7 +113,7 @@ def test_every_count_is_exact_after_known_traffic(two: Up) -> None:
     before, traffic = scrape(two), Traffic(two)
     iris, wait = "sklearn-iris", {"Prefer": "wait=30"}
     job = {"model_id": iris, "input_data": {"instances": [ROW]}}
-    late = {"model_id": "sleepy", "input_data": {"inputs": [2.0]}, "parameters": {"timeout_s": 0.3}}
+    bad = {"model_id": "sleepy", "input_data": {"inputs": [-1.0]}}  # nobody sleeps for so long
     tensor = {"name": "input", "datatype": "FP32", "shape": [3, 4], "data": ROW * 3}
 
     traffic.predict(rows=2, times=5)
@@ -124,8 +125,8 @@ def test_every_count_is_exact_after_known_traffic(two: Up) -> None:
         traffic.ask(200, "v2", "POST", V2, json={"inputs": [tensor]}, model=iris)
     for _ in range(3):
         traffic.ask(200, "miaas", "POST", "/inference", json=job, headers=wait, model=iris)
-    failed = traffic.ask(200, "miaas", "POST", "/inference", json=late, headers=wait, model="sleepy")
-    assert failed.json()["error"]["code"] == "deadline_exceeded"
+    failed = traffic.ask(200, "miaas", "POST", "/inference", json=bad, headers=wait, model="sleepy")
+    assert failed.json()["error"]["code"] == "inference_failed"
     slow = {"model_id": "sleepy", "input_data": {"inputs": [1.0]}}
     slow_id = traffic.ask(202, "miaas", "POST", "/inference", json=slow, model="sleepy").json()["request_id"]
     for _ in range(2):
@@ -166,7 +167,7 @@ def test_every_count_is_exact_after_known_traffic(two: Up) -> None:
         ("failed",): 1,
         ("cancelled",): 1,
     }
-    assert after.since(before, "adapter_job_failures_total") == {("deadline_exceeded",): 1}
+    assert after.since(before, "adapter_job_failures_total") == {("inference_failed",): 1}
     assert after.since(before, "adapter_job_attempts_count") == {(): 5}
     assert after.since(before, "adapter_job_duration_seconds_count") == {(iris,): 4, ("sleepy",): 1}
 
@@ -338,3 +339,27 @@ def test_a_process_that_stops_says_so_and_finishes_what_it_has(two: Up, tmp_path
         thread.join()
         assert answers[0].status_code == 200
         assert api.process.wait(10) in (0, -signal.SIGTERM)
+
+
+def test_what_is_refused_before_any_contract_sees_it_is_counted(tmp_path: Path) -> None:
+    heads = [
+        b"no HTTP at all\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 40_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+    ]
+    with serving(tmp_path, MAX_CONNECTIONS="1", HEADER_TIMEOUT_S="0.5") as api:
+        url = httpx.URL(api.url)
+        for head in heads:
+            with socket.create_connection((url.host, url.port or 0), timeout=20) as connection:
+                connection.sendall(head)
+                while connection.recv(65536):
+                    pass
+        with socket.create_connection((url.host, url.port or 0)):
+            answer = httpx.get(f"{api.url}/")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+        assert Scrape(api.ops_url)["adapter_refusals_total"] == {
+            ("malformed_request",): 1,
+            ("headers_too_large",): 1,
+            ("request_timeout",): 1,
+            ("too_many_connections",): 1,
+        }

@@ -1,10 +1,12 @@
 """TLS of the listener alone: renewed certificates, certificates of clients, plain text that is refused."""
 
 import os
+import re
 import socket
 import ssl
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import httpx
 import pytest
 import trustme
 
-from tests.integration.serving import SHARED, Nats, make_key, serving, wait_for
+from tests.integration.serving import SHARED, Api, Nats, make_key, serving, wait_for
 
 
 class Files:
@@ -27,9 +29,9 @@ class Files:
         self.ca.cert_pem.write_to_path(self.ca_file)
         self.issue("localhost", "127.0.0.1")
 
-    def issue(self, *names: str) -> None:
+    def issue(self, *names: str, until: datetime | None = None) -> None:
         """A new certificate in the place of the old one."""
-        issued = self.ca.issue_cert(*names)
+        issued = self.ca.issue_cert(*names, not_after=until)
         for path, blobs in ((self.key, [issued.private_key_pem]), (self.certificate, issued.cert_chain_pems)):
             new = path.with_suffix(".new")
             new.write_bytes(b"".join(blob.bytes() for blob in blobs))
@@ -78,6 +80,28 @@ def test_a_renewed_certificate_is_taken_in_and_a_broken_one_is_not(files: Files,
             assert "renewed.example" in names(files, api.url)
             files.key.write_bytes(good)
         assert good.decode().splitlines()[1] not in api.log.read_text()
+
+
+def test_until_when_the_certificate_in_use_is_good_is_told(files: Files, tmp_path: Path) -> None:
+    first, second = (datetime(year, 1, 1, tzinfo=UTC) for year in (2031, 2032))
+    files.issue("localhost", "127.0.0.1", until=first)
+
+    def expires(api: Api) -> float:
+        text = httpx.get(f"{api.ops_url}/metrics").text
+        found = re.search(r'^adapter_certificate_expiry_timestamp_seconds{file="server"} (.+)$', text, re.M)
+        return float(found[1]) if found else 0
+
+    with serving(tmp_path, **files.settings) as api:
+        wait_for(lambda: expires(api) == first.timestamp())
+        # A renewed one that cannot be used is not in use.
+        good = files.key.read_bytes()
+        files.issue("localhost", "127.0.0.1", until=second)
+        renewed = files.key.read_bytes()
+        files.key.write_bytes(good)
+        wait_for(lambda: api.says("renewed certificate not usable, the old one stays"))
+        assert expires(api) == first.timestamp()
+        files.key.write_bytes(renewed)
+        wait_for(lambda: expires(api) == second.timestamp())
 
 
 def test_clients_show_a_certificate_when_a_ca_for_them_is_set(files: Files, tmp_path: Path) -> None:

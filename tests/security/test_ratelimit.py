@@ -202,6 +202,24 @@ def test_what_is_left_is_told(clock: Clock) -> None:
     run(test())
 
 
+@pytest.mark.parametrize("server", [True, False])
+def test_decisions_are_counted_and_who_is_refused(clock: Clock, server: bool) -> None:
+    async def test() -> None:
+        [limiter] = limiters(Server(clock) if server else None, 1, limit=3)
+        for _ in range(5):
+            await limiter.admit(ALICE)
+        await limiter.admit(Client("free", rate_per_minute=0))
+        metrics = limiter._metrics
+        decided = {values[0]: series.value for values, series in metrics.rate_limit_decisions.series.items()}
+        let_through = {"admitted": 3, "local": 0} if server else {"admitted": 0, "local": 3}
+        assert decided == {**let_through, "refused": 2}
+        assert {values: series.value for values, series in metrics.rate_limited.series.items()} == {
+            ("alice",): 2
+        }
+
+    run(test())
+
+
 @pytest.mark.parametrize("split", [1, 2])
 def test_nats_lost_in_the_middle_changes_little(clock: Clock, split: int) -> None:
     async def test() -> None:
