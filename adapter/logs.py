@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import sys
+import time
 from typing import Any
 
 import orjson
@@ -25,9 +26,7 @@ def configure_logs(settings: Settings) -> None:
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     structlog.configure(
         processors=[
-            _add_place,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _Head(),
             structlog.processors.format_exc_info,
             json_line if settings.log_format == "json" else console_line,
         ],
@@ -72,13 +71,26 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _add_place(_: Any, __: str, event: EventDict) -> EventDict:
-    """Name the request that the line came about by, and its trace."""
-    if at_hand := work.current():
-        event.setdefault("request_id", at_hand.request_id)
-    if trace := tracing.current():
-        event.setdefault("trace_id", trace.trace_id)
-    return event
+class _Head:
+    """Begins each line: when, how severe, what, and by which request and in which trace it came about."""
+
+    def __init__(self) -> None:
+        self._second = 0, ""
+        """The last second that was written out."""
+
+    def __call__(self, _: Any, level: str, event: EventDict) -> EventDict:
+        now = time.time()
+        second, text = self._second
+        if second != int(now):
+            second, text = int(now), time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+            self._second = second, text
+        timestamp = f"{text}.{int((now - second) * 1e6):06d}Z"
+        head: EventDict = {"timestamp": timestamp, "level": level, "event": event.pop("event")}
+        if at_hand := work.current():
+            head["request_id"] = at_hand.request_id
+        if trace := tracing.current():
+            head["trace_id"] = trace.trace_id
+        return {**head, **event}
 
 
 class _Output:

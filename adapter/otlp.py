@@ -13,7 +13,7 @@ import structlog
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import (
     Link,
@@ -46,13 +46,15 @@ _NANOSECONDS = 1_000_000_000
 
 
 class OpenTelemetryTracer:
-    """`adapter.core.tracing.Tracer`. `service` is the `service.name` unless the environment names one."""
+    """`adapter.core.tracing.Tracer`, which gives spans to `processor`.
 
-    def __init__(self, service: str, endpoint: str) -> None:
-        self._exporter = _Exporter(endpoint)
-        self._processor = BatchSpanProcessor(self._exporter)
+    `service` is their `service.name`, unless the environment names one.
+    """
+
+    def __init__(self, service: str, processor: SpanProcessor) -> None:
+        self._processor = processor
         provider = TracerProvider(resource=_resource(service), shutdown_on_exit=False)
-        provider.add_span_processor(self._processor)
+        provider.add_span_processor(processor)
         self._tracer = provider.get_tracer("miaas-adapter", __version__)
 
     def start(
@@ -74,13 +76,8 @@ class OpenTelemetryTracer:
         )
 
     def close(self) -> None:
-        """Export what is left, unless that takes too long."""
-        last = threading.Thread(target=self._processor.shutdown, daemon=True)
-        last.start()
-        last.join(_LAST_EXPORT_S)
-        # This ends an export that hangs.
-        self._exporter.shutdown()
-        last.join(_LAST_EXPORT_S)
+        """See `Tracer.close`."""
+        self._processor.shutdown()
 
 
 class _Span(RecordedSpan):
@@ -106,6 +103,23 @@ class _Span(RecordedSpan):
     def end(self) -> None:
         if self._span.is_recording():
             self._span.end()
+
+
+class Batches(BatchSpanProcessor):
+    """Sends spans to the collector at `endpoint`, many at a time."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._to = _Exporter(endpoint)
+        super().__init__(self._to)
+
+    def shutdown(self) -> None:
+        """Export what is left, unless that takes too long."""
+        last = threading.Thread(target=super().shutdown, daemon=True)
+        last.start()
+        last.join(_LAST_EXPORT_S)
+        # This ends an export that hangs.
+        self._to.shutdown()
+        last.join(_LAST_EXPORT_S)
 
 
 class _Exporter(SpanExporter):

@@ -54,13 +54,13 @@ def exported_spans(service: str) -> Iterator[None]:
 def _tracer(service: str, endpoint: str) -> tracing.Tracer | None:
     """None when a variable is wrong: that is no reason to serve nobody."""
     # Who exports no spans imports nothing of this.
-    from adapter.otlp import OpenTelemetryTracer
+    from adapter.otlp import Batches, OpenTelemetryTracer
 
     protocol = _variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or _variable("OTEL_EXPORTER_OTLP_PROTOCOL")
     if protocol not in ("", "grpc"):
         _log.warning("spans are exported over gRPC alone", protocol=protocol)
     try:
-        return OpenTelemetryTracer(service, endpoint)
+        return OpenTelemetryTracer(service, Batches(endpoint))
     except Exception as error:
         _log.error("spans are not exported", reason=str(error))
         return None

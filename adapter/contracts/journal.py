@@ -23,6 +23,8 @@ _WELL_FORMED = re.compile(rb"[\w.:/+=@-]{1,128}\Z")
 _METHODS = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
 )
+_KNOWN_LATER = ("model", "version", "job")
+"""What handlers find out, and leave in the scope's state."""
 _LONGEST_PATH = 200
 _CLIENT_LEFT = 499
 
@@ -97,19 +99,20 @@ def wanted(status: int, sample: float) -> bool:
 def _tell(scope: Scope, status: int, **more: Any) -> None:
     """Write the request's line. Neither query nor headers nor bodies are in it."""
     state, path = scope["state"], scope["path"]
-    client, address = state.get("client"), scope.get("client")
-    names = {
-        "client": client and client.id,
-        "address": address and address[0],
+    line: dict[str, Any] = {
         "contract": contract_of(path),
         "method": scope["method"],
         "path": path[:_LONGEST_PATH],
-        "model": state.get("model"),
-        "version": state.get("version"),
-        "job": state.get("job"),
     }
+    if client := state.get("client"):
+        line["client"] = client.id
+    if address := scope.get("client"):
+        line["address"] = address[0]
+    for name in _KNOWN_LATER:
+        if value := state.get(name):
+            line[name] = value
     level = _log.error if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
-    level("request", **{name: value for name, value in names.items() if value}, code=status, **more)
+    level("request", **line, code=status, **more)
 
 
 def _given(headers: list[tuple[bytes, bytes]]) -> tuple[str, TraceContext | None]:

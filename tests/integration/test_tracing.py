@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import nats
 import pytest
 
+from adapter.jobs.messages import result_subject
 from tests.integration.conftest import Up, eventually, make_repository, start_serve, start_up
 from tests.integration.otlp import Receiver, Span, grpc_server, http_server
 
@@ -262,6 +264,23 @@ def test_the_share_that_is_recorded_is_as_the_environment_says(traced: Traced, t
         client.get("/v1/models", headers={"traceparent": f"00-{trace}-{CALLER}-01"})
         assert traced.receiver.wait(trace, "GET /v1/models")["GET /v1/models"].service == "sampled"
     assert [span for span in traced.receiver.spans if span.service == "sampled"] == traced.receiver.of(trace)
+
+
+def test_without_a_collector_a_jobs_message_still_carries_the_clients_trace(up: Up) -> None:
+    traceparent = f"00-{secrets.token_hex(16)}-{CALLER}-01"
+    headers = {"traceparent": traceparent, "tracestate": "vendor=x", "X-Request-ID": "the-id"}
+    body = {"model_id": "sklearn-iris", "input_data": IRIS}
+    job = up.client.post("/inference", json=body, headers=headers).json()["request_id"]
+    up.result(job)
+
+    async def stored() -> dict[str, str]:
+        connection = await nats.connect(up.facts["nats_url"])
+        found = await connection.jetstream().get_last_msg("MIAAS_RESULTS", result_subject("up", job))
+        await connection.close()
+        return found.headers or {}
+
+    found = asyncio.run(stored())
+    assert {name: found[name] for name in headers} == headers
 
 
 def test_a_dead_collector_is_said_once_and_costs_no_request(up: Up, tmp_path: Path) -> None:

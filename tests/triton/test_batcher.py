@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from adapter.core import tracing
 from adapter.core.errors import (
     BatchQueueFull,
     DeadlineExceeded,
@@ -14,8 +15,10 @@ from adapter.core.errors import (
     InvalidInput,
 )
 from adapter.core.metrics import Metrics
+from adapter.core.trace_context import TraceContext
 from adapter.core.types import InferRequest, InferResponse, Tensor
 from adapter.triton.batcher import Batcher, Limits
+from tests.spans import recorded
 
 LIMITS = Limits(rows=8, calls=1)
 BAD = 66
@@ -29,12 +32,15 @@ class Triton:
         self.answers: list[int] = []
         """How many requests each call answers."""
         self.metrics = Metrics()
+        self.contexts: list[TraceContext | None] = []
+        """What each call is part of."""
         self.gate = asyncio.Event()
         self.failure: Exception = InvalidInput("bad")
 
     async def send(self, request: InferRequest, timeout_s: float, requests: int) -> InferResponse:
         self.calls.append(request)
         self.answers.append(requests)
+        self.contexts.append(tracing.current())
         await self.gate.wait()
         if BAD in b"".join(bytes(tensor.data) for tensor in request.inputs):
             raise self.failure
@@ -239,3 +245,54 @@ def test_nothing_is_kept_of_a_model_that_is_idle() -> None:
         assert batcher.idle
 
     run(scenario)
+
+
+def test_a_call_for_several_is_in_the_trace_of_the_first_and_linked_with_each() -> None:
+    contexts = [TraceContext(f"{i:032x}", f"{i:016x}", 1) for i in range(1, 5)]
+
+    async def traced(batcher: Batcher, context: TraceContext | None, element: int) -> InferResponse:
+        tracing.resume(context)
+        return await batcher.infer(request(element), LIMITS, 5)
+
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        unrecorded = TraceContext("f" * 32, "f" * 16, 0)
+        everyone = [contexts[0], None, unrecorded, *contexts[1:]]
+        tasks = [asyncio.create_task(traced(batcher, c, i)) for i, c in enumerate(everyone)]
+        await settle()
+        triton.gate.set()
+        await asyncio.gather(*tasks)
+        assert triton.sizes == [1, 5]
+        assert triton.contexts[0] == contexts[0]
+        assert triton.contexts[1] is not None
+        assert triton.contexts[1].trace_id == contexts[1].trace_id
+
+    with recorded() as kept:
+        run(scenario)
+    [batch] = [span for span in kept.spans if span.name == "batch"]
+    assert batch.parent is not None
+    assert batch.parent.span_id == int(contexts[1].span_id, 16)
+    assert {f"{link.context.span_id:016x}" for link in batch.links} == {c.span_id for c in contexts[1:]}
+    waits = [span for span in kept.spans if span.name == "wait"]
+    assert [len(wait.links) for wait in waits] == [0, 1, 1, 1]
+    assert batch.context is not None
+    assert {link.context.span_id for wait in waits for link in wait.links} == {batch.context.span_id}
+
+
+def test_after_a_failed_batch_each_is_in_its_own_trace() -> None:
+    contexts = [TraceContext(f"{i:032x}", f"{i:016x}", 1) for i in range(1, 4)]
+
+    async def traced(batcher: Batcher, context: TraceContext, element: int) -> InferResponse:
+        tracing.resume(context)
+        return await batcher.infer(request(element), LIMITS, 5)
+
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        elements = zip(contexts, (1, BAD, 3), strict=True)
+        tasks = [asyncio.create_task(traced(batcher, *each)) for each in elements]
+        triton.gate.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert triton.sizes == [1, 2, 1, 1]
+        assert triton.contexts[2:] == contexts[1:]
+
+    with recorded() as kept:
+        run(scenario)
+    assert sorted(kept.names()) == ["batch", "wait", "wait", "wait"]
