@@ -17,6 +17,7 @@ import pytest
 from adapter.sockets import listen
 from adapter.standalone.network import port_of
 from tests.integration.conftest import Up, eventually, make_repository, start_up
+from tests.integration.examples import blocks, run_bash
 from tests.integration.serving import make_key, serving
 
 CANARY = 867530912345.0
@@ -222,6 +223,22 @@ def test_a_clients_own_id_of_an_inference_is_left_alone(logged: Logged) -> None:
     answer = logged.up.client.post(path, json={**V2_IRIS, "id": "mine"}, headers=headers)
     assert answer.json()["id"] == "mine"
     assert answer.headers["X-Request-ID"] == "for-the-log"
+
+
+def test_the_examples_of_the_document(logged: Logged) -> None:
+    headers = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+    path, inference = "/v1/models/sklearn-iris:predict", {"model_id": "sklearn-iris", "input_data": IRIS}
+    logged.up.client.post(path, json=IRIS, headers={**headers, "X-Request-ID": "shown"})
+    logged.up.client.post("/inference", json=inference, headers={"X-Request-ID": "shown-job"})
+    request, job = map(json.loads, blocks("logs.md", "json"))
+    assert request.keys() == logged.line("shown").keys()
+    assert job.keys() == logged.line("shown-job", "worker.log", "job").keys()
+    slowest, one = blocks("logs.md", "bash")
+    log = str(logged.up.state_dir / "logs" / "api-1.log")
+    times = [float(line.split()[0]) for line in run_bash(slowest, logged.up, LOG=log).splitlines()]
+    assert 1 <= len(times) <= 5
+    assert times == sorted(times, reverse=True)
+    assert json.loads(run_bash(one, logged.up, LOG=log))["path"] == "/v1/models"
 
 
 def test_nothing_secret_is_in_any_line(logged: Logged) -> None:
