@@ -26,7 +26,8 @@ def create_ops_app(engine: Engine, queue: JobQueue, registry: CollectorRegistry)
     async def readyz(_: Request) -> Response:
         triton, nats = await asyncio.gather(_check(engine.models()), _check(queue.ping()))
         ready = triton == nats == "ok"
-        body = {"status": "ok" if ready else "unavailable", "checks": {"triton": triton, "nats": nats}}
+        checks = {"triton": triton, "nats": nats}
+        body = {"status": "ok" if ready else "unavailable", "checks": checks, "servers": engine.servers()}
         return json_response(body, 200 if ready else 503)
 
     async def metrics(request: Request) -> Response:

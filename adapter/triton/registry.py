@@ -12,6 +12,7 @@ from tritonclient.grpc import model_config_pb2 as model_config
 
 from adapter.core.errors import ModelNotFound, ModelNotReady
 from adapter.core.types import ModelMetadata, ModelVersion, TensorMetadata
+from adapter.triton.balancer import Balancer
 from adapter.triton.transport import GrpcTransport
 
 _log = structlog.get_logger()
@@ -50,7 +51,7 @@ class Registry:
     or changed shows within `ttl_s`.
     """
 
-    def __init__(self, transport: GrpcTransport, ttl_s: float) -> None:
+    def __init__(self, transport: GrpcTransport | Balancer, ttl_s: float) -> None:
         self._transport = transport
         self._ttl_s = ttl_s
         self._snapshot: _Snapshot | None = None
