@@ -121,7 +121,7 @@ class Balancer:
     async def repository_index(self) -> Any:
         """Every model and version that any server knows of, with its state. Raises EngineUnavailable."""
         await self._pool.open()
-        if looks := [each.begin(each.look()) for each in self._pool.rotation]:
+        if looks := [each.begin_look() for each in self._pool.rotation]:
             await asyncio.wait(looks, timeout=_GRACE_S)
         if not self._pool.rotation:
             raise EngineUnavailable(f"Triton is away: {_told(self._pool.endpoints)}")
@@ -156,7 +156,7 @@ class Balancer:
         rotation = self._pool.rotation
         having = [each for each in rotation if each.knows(name)] or rotation
         _, failed = await _every(having, call)
-        await _every(having, Endpoint.look)
+        await asyncio.gather(*(each.look() for each in having))
         for endpoint, error in failed.items():
             raise type(error)(f"{endpoint.address}: {error.message}") from error
         if away := [each for each in self._pool.endpoints if each.fault]:

