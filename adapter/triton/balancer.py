@@ -121,7 +121,8 @@ class Balancer:
     async def repository_index(self) -> Any:
         """Every model and version that any server knows of, with its state. Raises EngineUnavailable."""
         await self._pool.open()
-        if looks := [each.begin_look() for each in self._pool.rotation]:
+        # While all are away, each is asked whether it is back.
+        if looks := [each.begin_look() for each in self._pool.rotation or self._pool.endpoints]:
             await asyncio.wait(looks, timeout=_GRACE_S)
         if not self._pool.rotation:
             raise EngineUnavailable(f"Triton is away: {_told(self._pool.endpoints)}")

@@ -18,7 +18,7 @@ _EVERY_S = 1.0
 """It is looked at so often."""
 _LOOK_TIMEOUT_S = 3.0
 """After so long it is silent."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 1.0
 """Between looks while it is away; each pause is twice as long as the one before."""
 _DOUBT_S = 1.0
 

@@ -35,6 +35,7 @@ class Service:
     after: Callable[[], None] = lambda: None
     says: bytes = b""
     """What stands in the log once it is up."""
+    ops_port: int = 0
     process: subprocess.Popen[bytes] | None = field(default=None)
     began: int = 0
 
@@ -157,7 +158,9 @@ class Stage:
         port, ops = self.port(), self.port()
         command = [*PROGRAM, "serve", "--port", str(port), "--ops-port", str(ops)]
         up = _answers(f"http://{LOOPBACK}:{ops}/readyz")
-        return self.add(name, f"http://{LOOPBACK}:{port}", command, up, {**self.env, **settings})
+        service = self.add(name, f"http://{LOOPBACK}:{port}", command, up, {**self.env, **settings})
+        service.ops_port = ops
+        return service
 
     def worker(self, name: str, settings: Mapping[str, str]) -> Service:
         """A `worker`."""
