@@ -20,7 +20,7 @@ from adapter.triton.calls import Parts
 from adapter.triton.endpoint import Endpoint
 from adapter.triton.errors import Silent, Unreached
 from adapter.triton.names import Address, Names
-from adapter.triton.pool import Pool, union
+from adapter.triton.pool import Pool, away, union
 from adapter.triton.statistics import total
 from adapter.triton.transport import GrpcTransport
 
@@ -53,7 +53,7 @@ class Balancer:
     async def infer(
         self, model: str, version: str, sequence: object, request: Parts, timeout_s: float
     ) -> bytes | memoryview:
-        """A serialized `ModelInferRequest` for that model and sequence, in parts → the serialized response."""
+        """A `ModelInferRequest` for that model and sequence, as a transport takes it → its answer."""
 
         async def call(endpoint: Endpoint, left_s: float) -> bytes | memoryview:
             answer = await endpoint.transport.infer(request, left_s)
@@ -69,7 +69,7 @@ class Balancer:
         if endpoint is None:
             raise self._away(model)
         if endpoint.fault:
-            raise EngineUnavailable(f"the sequence's server is away: {_told([endpoint])}")
+            raise EngineUnavailable(f"{away([endpoint])}; the sequence's state is there")
         return await asyncio.shield(endpoint.begin(call(endpoint, timeout_s)))
 
     async def _ask(self, model: str, version: str, call: Call[T], timeout_s: float) -> T:
@@ -116,7 +116,7 @@ class Balancer:
         having = [each for each in endpoints if each.knows(model)]
         if self._pool.rotation and not any(each.fault for each in having):
             return ModelNotReady(f"Model {model} is not ready")
-        return EngineUnavailable(f"Triton is away: {_told(having or endpoints)}")
+        return EngineUnavailable(away(having or endpoints))
 
     async def repository_index(self) -> Any:
         """Every model and version that any server knows of, with its state. Raises EngineUnavailable."""
@@ -125,7 +125,7 @@ class Balancer:
         if looks := [each.begin_look() for each in self._pool.rotation or self._pool.endpoints]:
             await asyncio.wait(looks, timeout=_GRACE_S)
         if not self._pool.rotation:
-            raise EngineUnavailable(f"Triton is away: {_told(self._pool.endpoints)}")
+            raise EngineUnavailable(away(self._pool.endpoints))
         return union(self._pool.endpoints)
 
     async def model_config(self, name: str, version: str) -> Any:
@@ -160,8 +160,8 @@ class Balancer:
         await asyncio.gather(*(each.look() for each in having))
         for endpoint, error in failed.items():
             raise type(error)(f"{endpoint.address}: {error.message}") from error
-        if away := [each for each in self._pool.endpoints if each.fault]:
-            raise EngineUnavailable(f"not done where Triton is away: {_told(away)}")
+        if left_out := [each for each in self._pool.endpoints if each.fault]:
+            raise EngineUnavailable(f"{away(left_out)}; done on all others")
 
     async def memory(self, *_: Any, **__: Any) -> Any:
         """Raises NotSupported: shared memory is one machine's, and a request may go to any."""
@@ -187,8 +187,3 @@ async def _every(
         except AdapterError as error:
             failed[endpoint] = error
     return answers, failed
-
-
-def _told(endpoints: Collection[Endpoint]) -> str:
-    """Addresses, and what is wrong there."""
-    return "; ".join(f"{each.address}: {each.fault or 'ok'}" for each in endpoints) or "no address is known"

@@ -34,8 +34,8 @@ class Endpoint:
     def __init__(self, address: str, transport: GrpcTransport, changed: Callable[[], None]) -> None:
         self.address = address
         self.transport = transport
-        self.fault = "not asked yet"
-        """Why it is out of rotation; "" while it is in."""
+        self.fault = "was not asked yet"
+        """What keeps it out of rotation; "" while it is in."""
         self.index: Sequence[Any] = ()
         """Models of its repository, with their states, as it told last."""
         self.silence = asyncio.get_running_loop().create_future()
@@ -110,7 +110,7 @@ class Endpoint:
             self._changed()
 
     def _leave(self, error: AdapterError) -> None:
-        before, self.fault = self.fault, error.message
+        before, self.fault = self.fault, error.message.removeprefix("Triton ")
         if before != self.fault:
             _log.warning("triton out of rotation", server=self.address, reason=self.fault)
         if not before:

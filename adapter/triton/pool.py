@@ -12,6 +12,8 @@ from adapter.triton.endpoint import Endpoint
 from adapter.triton.names import Address, Names
 from adapter.triton.transport import GrpcTransport
 
+AWAY = "Triton is away"
+"""How every message begins that names what is away."""
 _LOOK_UP_EVERY_S = 5.0
 
 
@@ -112,6 +114,12 @@ class Pool:
             await endpoint.close()
 
 
+def away(endpoints: Collection[Endpoint]) -> str:
+    """A message that names them, and what is wrong there."""
+    told = "; ".join(f"{each.address} {each.fault}" for each in endpoints if each.fault)
+    return f"{AWAY}: {told or 'no address is known'}"
+
+
 def union(endpoints: Iterable[Endpoint]) -> Any:
     """`RepositoryIndexResponse`: a version is ready if any server in rotation has it ready."""
     lines: dict[tuple[str, str], Any] = {}
@@ -120,7 +128,7 @@ def union(endpoints: Iterable[Endpoint]) -> Any:
             line = pb.RepositoryIndexResponse.ModelIndex()
             line.CopyFrom(told)
             if endpoint.fault and line.state == "READY":
-                line.state, line.reason = "UNAVAILABLE", f"{endpoint.address}: {endpoint.fault}"
+                line.state, line.reason = "UNAVAILABLE", away([endpoint])
             held = lines.setdefault((line.name, line.version), line)
             if held.state != "READY" and line.state == "READY":
                 held.CopyFrom(line)

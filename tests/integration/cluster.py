@@ -73,8 +73,9 @@ def open_cluster(folder: Path) -> Iterator[Cluster]:
 
 def documented_configuration(listen: str, certificate: Path, apis: list[Service]) -> str:
     """The configuration that docs/cluster.md shows, with this cluster's addresses and files."""
-    (text,) = re.findall(r"```haproxy\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
-    text = text.replace("bind :443", f"bind {listen}").replace("/etc/haproxy/miaas.pem", str(certificate))
+    shown = re.search(r"```haproxy\n(.*?)```", DOCUMENT.read_text(), flags=re.DOTALL)
+    assert shown
+    text = shown[1].replace("bind :443", f"bind {listen}").replace("/etc/haproxy/miaas.pem", str(certificate))
     for n, api in enumerate(apis, 1):
         address = api.address.removeprefix("http://")
         text = text.replace(f"10.0.0.{n}:8080 port 8081", f"{address} port {api.ops_port}")
