@@ -51,7 +51,7 @@ async def operations(
     processes = Processes(metrics, role, settings.metrics_dir)
     certificates = _certificates(settings, tls or ops_tls)
     monitor = Monitor(metrics, role, engine, queue, processes.leads, certificates, stopping)
-    app = create_ops_app(checks(engine, queue), stopping, processes.total)
+    app = create_ops_app(checks(engine, queue), engine.servers, stopping, processes.total)
     server = QuietServer(config(app, settings, ops_tls, lambda _: None))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     background = [asyncio.create_task(each.run()) for each in (monitor, processes)]

@@ -16,11 +16,15 @@ from adapter.turns import Turns
 
 
 def create_ops_app(
-    checks: Mapping[str, Check], stopping: Callable[[], bool], total: Callable[[], Awaitable[Metrics]]
+    checks: Mapping[str, Check],
+    servers: Callable[[], Mapping[str, str]],
+    stopping: Callable[[], bool],
+    total: Callable[[], Awaitable[Metrics]],
 ) -> Starlette:
     """`/livez` (the process runs), `/readyz` (what it needs answers, and it is not stopping), `/metrics`.
 
-    `total` brings the metrics of all processes that share the listener.
+    `servers` tells of each Triton where there are several; `total` brings the metrics of all processes that
+    share the listener.
     """
 
     async def livez(_: Request) -> Response:
@@ -32,7 +36,9 @@ def create_ops_app(
         troubles = await asyncio.gather(*map(trouble, checks.values()))
         told = {name: found or "ok" for name, found in zip(checks, troubles, strict=True)}
         ready = not any(troubles)
-        body = {"status": "ok" if ready else "unavailable", "checks": told}
+        status = "ok" if ready else "unavailable"
+        several = {"servers": named} if (named := servers()) else {}
+        body = {"status": status, "checks": told, **several}
         return json_response(body, 200 if ready else 503)
 
     async def metrics(request: Request) -> Response:

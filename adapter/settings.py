@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     """How long a client may take to send a request's headers."""
 
     triton_grpc_url: str = "127.0.0.1:8001"
-    """Triton's gRPC endpoint, `host:port`."""
+    """Triton's gRPC endpoint, `host:port`, or several with commas between; `dns:///name:port` names all."""
     triton_transport: Literal["http2", "grpc"] = "http2"
     """How inferences go to Triton: by the adapter's own lean client, or by gRPC's, as always with TLS."""
     triton_tls: bool = False
@@ -144,6 +144,21 @@ class Settings(BaseSettings):
         """Where the API keys are kept."""
         return self.keys_file or self.state_dir / "keys.json"
 
+    @property
+    def several_tritons(self) -> bool:
+        """Whether `triton_grpc_url` may stand for more than one server."""
+        return self.triton_grpc_url.startswith("dns:///") or "," in self.triton_grpc_url
+
+    @field_validator("triton_grpc_url")
+    @classmethod
+    def _endpoints(cls, value: str) -> str:
+        urls = [url.strip() for url in value.split(",")]
+        for url in urls:
+            parts = urlsplit(f"//{url.removeprefix('dns:///')}")
+            if not parts.hostname or not parts.port or "@" in url or parts.path:
+                raise ValueError("expected host:port or dns:///name:port, or several, with commas between")
+        return ",".join(urls)
+
     @field_validator("nats_url")
     @classmethod
     def _no_secret_in_url(cls, value: str) -> str:
@@ -183,6 +198,10 @@ class Settings(BaseSettings):
         for one, other in _TOGETHER:
             if getattr(self, one) and not getattr(self, other):
                 raise ValueError(f"ADAPTER_{one.upper()} needs ADAPTER_{other.upper()}")
+        if self.v2_shared_memory and self.several_tritons:
+            raise ValueError(
+                "ADAPTER_V2_SHARED_MEMORY needs one Triton: ADAPTER_TRITON_GRPC_URL names several"
+            )
         return self
 
 

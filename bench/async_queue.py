@@ -118,7 +118,7 @@ class Load:
 
 async def ended(site: Site) -> int:
     """How many results there are."""
-    client = await nats.connect(site.nats_url)
+    client = await nats.connect(site.nats.address)
     info = await client.jetstream().stream_info("MIAAS_RESULTS")
     await client.close()
     return int(info.state.messages)

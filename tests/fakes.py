@@ -150,6 +150,9 @@ class FakeEngine:
     async def unregister_region(self, kind: RegionKind, name: str = "") -> None:
         raise NotImplementedError
 
+    def servers(self) -> Mapping[str, str]:
+        return {}
+
     def forget(self) -> None:
         self.forgotten += 1
 

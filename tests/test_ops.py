@@ -32,7 +32,9 @@ class Process:
         async def total() -> Metrics:
             return self.metrics
 
-        app = create_ops_app(checks(self.engine, self.queue), lambda: self.stopping, total)
+        app = create_ops_app(
+            checks(self.engine, self.queue), self.engine.servers, lambda: self.stopping, total
+        )
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ops") as client:
             return await client.get(path, headers=headers)
 

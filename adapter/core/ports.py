@@ -63,6 +63,9 @@ class Engine(Protocol):
     async def unregister_region(self, kind: RegionKind, name: str = "") -> None:
         """Forget the region, or without a name all of this kind."""
 
+    def servers(self) -> Mapping[str, str]:
+        """Each server by its address, with "ok" or why it is not used now; empty where there is only one."""
+
     def forget(self) -> None:
         """Believe nothing that was said of models so far: the next look-up asks the engine."""
 

@@ -25,7 +25,7 @@ class CallFailed(Exception):
 
 
 class NotSent(CallFailed):
-    """The server has not looked at the call, and says so: it may be made again elsewhere."""
+    """The call did not get there, or the server says that it has not looked at it: it may be made again."""
 
 
 class Call:

@@ -11,23 +11,33 @@ from adapter.core import tracing
 from adapter.core.errors import InferenceFailed
 from adapter.core.metrics import Metrics
 from adapter.core.rows import has_rows
+from adapter.core.trace_context import TraceContext
 from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion, RegionKind
 from adapter.core.wire import decode_response, request_parts
 from adapter.settings import Settings
+from adapter.triton.balancer import Balancer
 from adapter.triton.batcher import Batcher, Limits
 from adapter.triton.messages import to_json
+from adapter.triton.names import Address, Names
 from adapter.triton.registry import Registry
 from adapter.triton.transport import INFER, GrpcTransport
 
 
 class TritonEngine:
-    """`adapter.core.ports.Engine` on one Triton server, in plain text without credentials."""
+    """`adapter.core.ports.Engine` on one Triton server or several, in plain text without credentials."""
 
     def __init__(
         self, settings: Settings, metrics: Metrics, credentials: grpc.ChannelCredentials | None = None
     ) -> None:
-        self._transport = GrpcTransport(
-            settings.triton_grpc_url, credentials, lean=settings.triton_transport == "http2"
+        url, lean = settings.triton_grpc_url, settings.triton_transport == "http2"
+
+        def connect(address: Address) -> GrpcTransport:
+            return GrpcTransport(address.target, credentials, lean=lean, authority=address.authority)
+
+        self._transport = (
+            Balancer(Names(url), connect)
+            if settings.several_tritons
+            else GrpcTransport(url, credentials, lean=lean)
         )
         self._registry = Registry(self._transport, settings.metadata_ttl_s)
         self._batcher = Batcher(self._send, settings.batch_queue, metrics)
@@ -66,6 +76,8 @@ class TritonEngine:
             # Nothing could join a request that fills more than half of a call.
             return None
         calls = self._batch_calls if known.batch_calls is None else known.batch_calls
+        if isinstance(self._transport, Balancer):
+            calls *= self._transport.spread(request.model_name, request.model_version)
         return Limits(known.max_batch_size, calls) if calls else None
 
     async def _send(self, request: InferRequest, timeout_s: float, requests: int) -> InferResponse:
@@ -75,7 +87,7 @@ class TritonEngine:
             trace = span.context if span.recording else None
             if trace:
                 span.set({"rpc.system.name": "grpc", "rpc.method": INFER})
-            call = self._transport.infer(request_parts(request), timeout_s, trace)
+            call = self._call(request, timeout_s, trace)
             # Its tensors are in the message now.
             del request
             try:
@@ -92,6 +104,16 @@ class TritonEngine:
         known = self._registry.known(request.model_name, request.model_version)
         shape = request.inputs[0].shape if request.inputs else ()
         return shape[0] if shape and known is not None and known.batched else 0
+
+    def _call(
+        self, request: InferRequest, timeout_s: float, trace: TraceContext | None
+    ) -> Awaitable[bytes | memoryview]:
+        message = request_parts(request)
+        if isinstance(self._transport, Balancer):
+            sequence = request.parameters.get("sequence_id")
+            place = request.model_name, request.model_version, sequence
+            return self._transport.infer(*place, message, timeout_s, trace)
+        return self._transport.infer(message, timeout_s, trace)
 
     async def config(self, name: str, version: str = "") -> Mapping[str, Any]:
         """See `Engine.config`."""
@@ -136,6 +158,10 @@ class TritonEngine:
     async def unregister_region(self, kind: RegionKind, name: str = "") -> None:
         """See `Engine.unregister_region`."""
         await self._transport.memory(kind, "Unregister", name=name)
+
+    def servers(self) -> Mapping[str, str]:
+        """See `Engine.servers`."""
+        return self._transport.servers if isinstance(self._transport, Balancer) else {}
 
     @property
     def idle(self) -> bool:

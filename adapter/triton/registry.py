@@ -12,6 +12,8 @@ from tritonclient.grpc import model_config_pb2 as model_config
 
 from adapter.core.errors import ModelNotFound, ModelNotReady
 from adapter.core.types import ModelMetadata, ModelVersion, TensorMetadata
+from adapter.triton.balancer import Balancer
+from adapter.triton.pool import AWAY
 from adapter.triton.transport import GrpcTransport
 
 _log = structlog.get_logger()
@@ -50,7 +52,7 @@ class Registry:
     or changed shows within `ttl_s`.
     """
 
-    def __init__(self, transport: GrpcTransport, ttl_s: float) -> None:
+    def __init__(self, transport: GrpcTransport | Balancer, ttl_s: float) -> None:
         self._transport = transport
         self._ttl_s = ttl_s
         self._snapshot: _Snapshot | None = None
@@ -138,9 +140,10 @@ def _served(lines: Sequence[ModelVersion], name: str, version: str) -> Sequence[
         raise ModelNotFound(f"Model not found: {name} version {version}")
     ready = sorted((line.version for line in lines if line.ready), key=int)
     if not ready or (version and version not in ready):
-        failed = any(line.reason for line in lines if not version or line.version == version)
-        why = ": it failed to load, and the server's log says why" if failed else ""
-        raise ModelNotReady(f"Model {name} is not ready{why}")
+        reasons = [line.reason for line in lines if line.reason and (not version or line.version == version)]
+        away = [reason for reason in reasons if reason.startswith(AWAY)]
+        failed = ["it failed to load, and the server's log says why"] if reasons else []
+        raise ModelNotReady(": ".join([f"Model {name} is not ready", *(away or failed)[:1]]))
     return ready
 
 

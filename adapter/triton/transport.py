@@ -22,7 +22,8 @@ from adapter.core.errors import (
 )
 from adapter.core.trace_context import TraceContext
 from adapter.core.types import RegionKind
-from adapter.triton.calls import CallFailed, Parts
+from adapter.triton.calls import CallFailed, NotSent, Parts
+from adapter.triton.errors import Silent, Unreached
 from adapter.triton.unary import UnaryClient
 
 _REQUEST_ID = re.compile(r"^\[request id: [^\]]*\] ")
@@ -49,17 +50,26 @@ _LOAD_TIMEOUT_S = 600.0
 
 
 class GrpcTransport:
-    """Triton's gRPC service. Every call raises an AdapterError, never a grpc.RpcError."""
+    """Triton's gRPC service. Every call raises an AdapterError, never a grpc.RpcError.
+
+    `authority` is what the server is called in calls and in its certificate, where that is not its address.
+    """
 
     def __init__(
-        self, url: str, credentials: grpc.ChannelCredentials | None = None, *, lean: bool = False
+        self,
+        url: str,
+        credentials: grpc.ChannelCredentials | None = None,
+        *,
+        lean: bool = False,
+        authority: str = "",
     ) -> None:
         own = lean and credentials is None and _HOST_AND_PORT.match(url)
         self._lean = UnaryClient(url) if own else None
+        options = [*_OPTIONS, ("grpc.default_authority", authority)] if authority else _OPTIONS
         if credentials is None:
-            self._channel = grpc.aio.insecure_channel(url, options=_OPTIONS)
+            self._channel = grpc.aio.insecure_channel(url, options=options)
         else:
-            self._channel = grpc.aio.secure_channel(url, credentials, options=_OPTIONS)
+            self._channel = grpc.aio.secure_channel(url, credentials, options=options)
         self._url = url
         # Without serializers the call takes and gives bytes: the hot path builds no message objects.
         self._infer = self._channel.unary_unary(_INFER)
@@ -90,7 +100,7 @@ class GrpcTransport:
             try:
                 return await self._lean.call(_INFER, parts, timeout_s, metadata)
             except CallFailed as error:
-                raise _translate(error.code, error.details) from error
+                raise _translate(error.code, error.details, sent=not isinstance(error, NotSent)) from error
         request = b"".join(parts)
         del parts
         if len(request) < _LARGE:
@@ -107,9 +117,9 @@ class GrpcTransport:
             answer = await call
             return answer
 
-    async def repository_index(self) -> pb.RepositoryIndexResponse:
+    async def repository_index(self, timeout_s: float = _CONTROL_TIMEOUT_S) -> pb.RepositoryIndexResponse:
         """Every model and version that Triton knows of, with its state."""
-        return await self._call(self._index, pb.RepositoryIndexRequest(), _CONTROL_TIMEOUT_S)
+        return await self._call(self._index, pb.RepositoryIndexRequest(), timeout_s)
 
     async def model_config(self, name: str, version: str) -> Any:
         """The `ModelConfig` of one version, auto-completed parts included."""
@@ -145,14 +155,16 @@ class GrpcTransport:
             with self._translated():
                 return await method(request, timeout=timeout_s)
         except DeadlineExceeded as error:
-            raise EngineUnavailable("Triton does not answer") from error
+            raise Silent("Triton does not answer") from error
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
         except grpc.aio.AioRpcError as error:
-            raise _translate(error.code(), error.details() or "") from error
+            details = error.details() or ""
+            sent = "failed to connect" not in details
+            raise _translate(error.code(), details, sent=sent) from error
         except grpc.aio.UsageError as error:
             raise EngineUnavailable("the connection to Triton is closed") from error
 
@@ -163,8 +175,11 @@ class GrpcTransport:
             await self._lean.close()
 
 
-def _translate(code: grpc.StatusCode, details: str) -> AdapterError:
-    """A gRPC status → the tree of errors; Triton's own words tell apart what its codes do not."""
+def _translate(code: grpc.StatusCode, details: str, *, sent: bool) -> AdapterError:
+    """A gRPC status → the tree of errors; Triton's own words tell apart what its codes do not.
+
+    `sent` is False of a call that certainly did not reach Triton.
+    """
     message = _cleaned(details)
     match code:
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE:
@@ -181,6 +196,8 @@ def _translate(code: grpc.StatusCode, details: str) -> AdapterError:
             return ModelCrashed(message)
         case grpc.StatusCode.UNAVAILABLE if "not ready" in message:
             return ModelNotReady(message)
+        case grpc.StatusCode.UNAVAILABLE if not sent:
+            return Unreached("Triton cannot be reached")
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             return EngineUnavailable("Triton cannot be reached")
         case _:

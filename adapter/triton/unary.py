@@ -45,7 +45,7 @@ class UnaryClient:
         if self._connecting is None:
             loop = asyncio.get_running_loop()
             if self._closed or loop.time() < self._try_again:
-                raise CallFailed(grpc.StatusCode.UNAVAILABLE, "there is no connection")
+                raise NotSent(grpc.StatusCode.UNAVAILABLE, "there is no connection")
             self._connecting = loop.create_task(self._open(loop))
             # Whoever waited may be gone when it fails.
             self._connecting.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -62,7 +62,7 @@ class UnaryClient:
                 )
         except OSError as error:  # TimeoutError is one
             self._try_again = loop.time() + _FAIL_FAST_S
-            raise CallFailed(grpc.StatusCode.UNAVAILABLE, f"no connection: {error}") from error
+            raise NotSent(grpc.StatusCode.UNAVAILABLE, f"no connection: {error}") from error
         finally:
             self._connecting = None
         self._connection = connection

@@ -86,16 +86,23 @@ def server(folder: Path, more: str = "") -> Iterator[Nats]:
             nats.kill()
 
 
+def cluster_configurations(ports: list[int]) -> list[str]:
+    """What the configurations of servers must hold that replicate; `ports` are those for each other."""
+    routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports)
+    return [
+        f'server_name: "n{n}"\ncluster {{\n  name: "c"\n  listen: "127.0.0.1:{port}"\n'
+        f"  routes: [{routes}]\n}}\n"
+        for n, port in enumerate(ports)
+    ]
+
+
 @contextmanager
 def cluster(folder: Path) -> Iterator[list[Nats]]:
     """Three servers that replicate."""
     holders: list[socket.socket] = [hold_port() for _ in range(6)]
     ports = [port_of(holder) for holder in holders]
-    routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports[3:])
-    nodes = []
-    for n in range(3):
-        more = f'server_name: "n{n}"\ncluster {{\n  name: "c"\n  listen: "127.0.0.1:{ports[3 + n]}"\n'
-        nodes.append(Nats(folder / f"n{n}", ports[n], f"{more}  routes: [{routes}]\n}}\n"))
+    more = cluster_configurations(ports[3:])
+    nodes = [Nats(folder / f"n{n}", ports[n], more[n]) for n in range(3)]
     try:
         for node in nodes:
             node.start()

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.conftest import eventually
-from tests.integration.site import PROGRAM, Site, job, open_site
+from tests.integration.services import PROGRAM
+from tests.integration.site import Site, job, open_site
 
 
 @pytest.fixture(scope="module")

@@ -93,10 +93,10 @@ def test_workers_die_before_the_result(site: Site) -> None:
 def test_a_worker_dies_between_the_result_and_its_acknowledgement(site: Site) -> None:
     for worker in site.workers:
         worker.stop()
-    port = int(site.nats_url.rpartition(":")[2])
+    port = int(site.nats.address.rpartition(":")[2])
     with Proxy((LOOPBACK, port), stop_before=b"PUB $JS.ACK.").running() as between:
         env = {**site.env, "ADAPTER_NATS_URL": f"nats://{between.address}"}
-        victim = replace(site.workers[0], name="victim", env=env, log=site.folder / "victim.log")
+        victim = replace(site.workers[0], name="victim", env=env, log=site.stage.folder / "victim.log")
         victim.start().wait_up()
         jobs = submit(site, 1)
         assert between.stopped.wait(30)

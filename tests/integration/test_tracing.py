@@ -252,7 +252,7 @@ def test_the_examples_of_the_document(traced: Traced) -> None:
     names = ("decode", "infer", "wait", CALL, "InferRequest", "sklearn-iris", "compute", "encode")
     found = traced.receiver.wait("4bf92f3577b34da6a3ce929d0e0e4736", *names)
     assert found.keys() == {"POST /v1/models/{name}:predict", *names}
-    names = (
+    stages = (
         "POST /inference",
         "publish MIAAS_JOBS",
         "wait",
@@ -260,7 +260,7 @@ def test_the_examples_of_the_document(traced: Traced) -> None:
         "infer",
         "publish MIAAS_RESULTS",
     )
-    found = traced.receiver.wait("a3ce929d0e0e47364bf92f3577b34da6", *names, "compute")
+    found = traced.receiver.wait("a3ce929d0e0e47364bf92f3577b34da6", *stages, "compute")
     # The document's trees name all of them.
     drawn = "".join(blocks("tracing.md", ""))
     for name in found:

@@ -56,6 +56,22 @@ def write_count_model(folder: Path, log: Path) -> None:
     write_model(folder, "count.py", 64, inputs, outputs, parameter)
 
 
+def write_running_sum_model(folder: Path) -> None:
+    """The model whose requests form sequences."""
+    write_model(
+        folder,
+        "running_sum.py",
+        0,
+        [Tensor("INPUT0", "INT32", (1,))],
+        [Tensor("sum", "INT32", (1,))],
+        # Triton tells the model where a sequence begins by a tensor of its own.
+        """sequence_batching { control_input [{
+  name: "START" control [{ kind: CONTROL_SEQUENCE_START int32_false_true: [0, 1] }]
+}] }
+""",
+    )
+
+
 def build(target: Path) -> None:
     """Write every test model into `target`, a folder that has none of them yet."""
     for datatype in DATATYPES:
@@ -98,18 +114,7 @@ def build(target: Path) -> None:
         [Tensor("INPUT0", "INT32", (1,))],
         [Tensor("seen", "BYTES", (1,))],
     )
-    write_model(
-        target / "running-sum",
-        "running_sum.py",
-        0,
-        [Tensor("INPUT0", "INT32", (1,))],
-        [Tensor("sum", "INT32", (1,))],
-        # Triton tells the model where a sequence begins by a tensor of its own.
-        """sequence_batching { control_input [{
-  name: "START" control [{ kind: CONTROL_SEQUENCE_START int32_false_true: [0, 1] }]
-}] }
-""",
-    )
+    write_running_sum_model(target / "running-sum")
 
 
 if __name__ == "__main__":

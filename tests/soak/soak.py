@@ -22,7 +22,8 @@ from typing import Any
 import httpx
 import psutil
 
-from tests.integration.site import Service, Site, job, open_site
+from tests.integration.services import Service
+from tests.integration.site import Site, job, open_site
 
 _BATCH = 25
 _POLLERS = 8

@@ -1,0 +1,11 @@
+"""In which ways a Triton can be away: whether a request may be sent to another depends on it."""
+
+from adapter.core.errors import EngineUnavailable
+
+
+class Unreached(EngineUnavailable):
+    """No connection could be made: the request was not sent."""
+
+
+class Silent(EngineUnavailable):
+    """It is connected and says nothing: it may be stopped, or cut off without a word."""
