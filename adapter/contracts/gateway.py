@@ -16,13 +16,22 @@ from adapter.core.errors import (
     RateLimited,
     Unauthenticated,
 )
-from adapter.core.metrics import Metrics
+from adapter.core.metrics import CONTRACTS, Metrics
 from adapter.core.ports import Authenticator, RateLimiter
 from adapter.core.types import Client, Quota
 
 _audit = structlog.get_logger("audit")
 
 RawHeaders = list[tuple[bytes, bytes]]
+
+
+class _Traffic:
+    """One contract's series that every request changes."""
+
+    def __init__(self, metrics: Metrics, contract: str) -> None:
+        self.in_flight = metrics.requests_in_flight.labels(contract)
+        self.bytes_in = metrics.request_bytes.labels(contract)
+        self.bytes_out = metrics.response_bytes.labels(contract)
 
 
 class Gateway:
@@ -52,6 +61,7 @@ class Gateway:
         self._scopes = scopes
         self._direct = direct
         self._metrics = metrics
+        self._traffic = {contract: _Traffic(metrics, contract) for contract in CONTRACTS}
         self._open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,8 +72,8 @@ class Gateway:
         started = perf_counter()
         state = scope.setdefault("state", {})
         contract = contract_of(scope["path"])
-        in_flight = self._metrics.requests_in_flight.labels(contract)
-        in_flight.inc()
+        traffic = self._traffic[contract]
+        traffic.in_flight.inc()
         status = bytes_in = bytes_out = 0
         quota_headers: RawHeaders = []
 
@@ -106,9 +116,9 @@ class Gateway:
                 await unexpected(scope["path"])(scope, receive, counted)
             raise
         finally:
-            in_flight.dec()
-            self._metrics.request_bytes.labels(contract).inc(bytes_in)
-            self._metrics.response_bytes.labels(contract).inc(bytes_out)
+            traffic.in_flight.dec()
+            traffic.bytes_in.inc(bytes_in)
+            traffic.bytes_out.inc(bytes_out)
             if "error" in state:
                 self._metrics.refused(state["error"])
             labels = contract, state.get("model", ""), state.get("version", ""), str(status)

@@ -9,6 +9,7 @@ from adapter.core.types import (
     InferRequest,
     InferResponse,
     Job,
+    JobError,
     JobPage,
     JobResult,
     JobStatus,
@@ -77,11 +78,13 @@ class Delivery(Protocol):
     """A job lent to this worker until it is finished or given back.
 
     `deliveries` counts from 1 how often it was lent, `attempt` the same without those that were excused.
+    `lost` says why it cannot be run at all.
     """
 
     job: Job
     deliveries: int
     attempt: int
+    lost: JobError | None
 
     async def extend(self) -> None:
         """Keep it for another `ack_wait_s`."""
@@ -92,7 +95,7 @@ class Delivery(Protocol):
     async def finish(self, result: JobResult) -> bool:
         """Publish the result, unless one is there already, and strike the job off the queue.
 
-        Returns whether there was none. Raises `PayloadTooLarge`.
+        Returns whether it is this delivery's that stands. Raises `PayloadTooLarge`.
         """
 
     async def give_back(self, delay_s: float, *, excused: bool) -> None:

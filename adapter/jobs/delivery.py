@@ -3,7 +3,7 @@
 import structlog
 from nats.aio.msg import Msg
 
-from adapter.core.types import Job, JobResult
+from adapter.core.types import Job, JobError, JobResult
 from adapter.jobs import chunks, messages, notes
 from adapter.jobs.connection import Connection
 from adapter.jobs.results import Results
@@ -26,6 +26,7 @@ class JetStreamDelivery:
         *,
         pointer: str,
         excused: int,
+        lost: JobError | None,
     ) -> None:
         self._connection = connection
         self._results = results
@@ -34,6 +35,8 @@ class JetStreamDelivery:
         self.job = job
         self.deliveries = message.metadata.num_delivered or 1
         self.attempt = self.deliveries - excused
+        self.lost = lost
+        self._saved = False
 
     @classmethod
     async def of(
@@ -41,9 +44,9 @@ class JetStreamDelivery:
     ) -> "JetStreamDelivery | None":
         """The delivery, or None for a message that is none of ours: it stays, and the log says so.
 
-        Raises QueueUnavailable when the rest of it cannot be read, and ChunksGone when it is not there.
+        Raises QueueUnavailable when the rest of it cannot be read.
         """
-        headers, payload = message.headers or {}, message.data
+        headers, payload, lost = message.headers or {}, message.data, None
         pointer = headers.get(messages.CHUNKS, "")
         try:
             job = messages.read_job_headers(headers)
@@ -51,12 +54,14 @@ class JetStreamDelivery:
                 subject = messages.input_subject(job.client, job.id)
                 payload = await chunks.get(connection, INPUTS, subject, pointer, direct=direct)
             job = messages.read_job(payload, headers)
+        except chunks.ChunksGone:
+            lost = JobError("internal", "the request's input is not there any more")
         except (ValueError, KeyError, IndexError) as error:
             _log.error("unreadable job", subject=message.subject, error=repr(error))
             return None
         first = message.metadata.num_delivered == 1
         excused = 0 if first else await notes.excused(connection, job.id)
-        return cls(connection, results, message, job, pointer=pointer, excused=excused)
+        return cls(connection, results, message, job, pointer=pointer, excused=excused, lost=lost)
 
     async def extend(self) -> None:
         """See `Delivery.extend`."""
@@ -72,12 +77,13 @@ class JetStreamDelivery:
 
     async def finish(self, result: JobResult) -> bool:
         """See `Delivery.finish`."""
-        first = await self._results.save(self.job, result, self._pointer)
+        # Where striking it off fails, all of this is done again.
+        self._saved |= await self._results.save(self.job, result, self._pointer)
         await self._strike_off()
         if self._pointer and not self._results.keeps_input(result):
             subject = messages.input_subject(self.job.client, self.job.id)
             await self._connection.purge(INPUTS, f"{subject}.>")
-        return first
+        return self._saved
 
     async def give_back(self, delay_s: float, *, excused: bool) -> None:
         """See `Delivery.give_back`."""

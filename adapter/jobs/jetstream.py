@@ -121,14 +121,6 @@ class JetStreamQueue:
     async def _delivery(self, message: Msg) -> JetStreamDelivery | None:
         try:
             return await JetStreamDelivery.of(self._connection, self._results, message, direct=self._direct)
-        except ChunksGone:
-            headers = message.headers or {}
-            job = messages.read_job_headers(headers)
-            error = JobError("internal", "the request's input is not there any more")
-            with suppress(AdapterError):
-                failed = JobResult(error, job.form, job.batched)
-                await self._results.save(job, failed, headers[messages.CHUNKS])
-                await self._connection.request(message.reply)
         except AdapterError as error:
             # It comes again when it was silent for long enough.
             _log.warning("job not read", subject=message.subject, reason=error.message)

@@ -44,6 +44,8 @@ class Runner:
         """The job's result, or when to try again."""
         job = delivery.job
         delay_s = min(_FIRST_DELAY_S * 2 ** min(delivery.deliveries, 10), _LONGEST_DELAY_S)
+        if delivery.lost:
+            return failure(job, delivery.lost.code, delivery.lost.message)
         if delivery.attempt > self._attempts:
             return failure(job, "attempts_exhausted", f"its worker died {self._attempts} times")
         try:

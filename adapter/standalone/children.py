@@ -146,7 +146,7 @@ def build(site: Site, report: Callable[[str], None], changed: Callable[[], None]
     logs, run_dir = state_dir / "logs", state_dir / "run"
     logs.mkdir(exist_ok=True)
     shutil.rmtree(run_dir, ignore_errors=True)
-    run_dir.mkdir()
+    run_dir.mkdir(exist_ok=True)
     environment = {**os.environ, reaper.RUN_VARIABLE: site.run}
 
     configuration = run_dir / "nats.conf"

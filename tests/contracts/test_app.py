@@ -171,16 +171,41 @@ def test_a_key_may_come_in_either_header(api: Api) -> None:
         assert api.get("/health", who="", headers=headers).status_code == 200
 
 
+def ask_for(api: Api, name: str) -> None:
+    """Everything that a client can name, by a name that it made up."""
+    for who in ("alice", ""):
+        api.get(f"/v1/models/{name}", who)
+        api.get(f"/v1/models/sklearn-iris/versions/{name}", who)
+        api.post(f"/v1/models/{name}:predict", {"instances": [ROW]}, who)
+        api.post(f"/v1/models/sklearn-iris/labels/{name}:predict", {"instances": [ROW]}, who)
+        api.post(f"/v2/models/{name}/infer", {"inputs": []}, who)
+        api.get(f"/v2/models/{name}/stats", who)
+        api.post("/inference", SUBMISSION | {"model_id": name}, who)
+        api.post("/inference/batch", [SUBMISSION, SUBMISSION | {"model_id": name}], who)
+        api.get(f"/inference/{name}", who)
+        api.call("DELETE", f"/inference/{name}", who)
+        api.get(f"/{name}", who)
+        api.call("BREW", f"/{name}", who)
+    for key in (name, f"miaas_0123456789abcdef_{name:x<43}"):
+        api.get("/models", "", headers={"X-API-Key": key})
+
+
+def series(api: Api) -> int:
+    return sum(len(family.series) for family in api.services.metrics.families)
+
+
 def test_a_made_up_name_never_becomes_a_label(api: Api) -> None:
-    api.get("/v1/models/made-up-name")
-    api.post("/v1/models/made-up-name:predict", {"instances": [ROW]})
-    api.post("/inference", SUBMISSION | {"model_id": "made-up-name"})
-    api.get("/made-up-name")
+    api.post(f"{PATH}:predict", {"instances": [ROW]})
+    ask_for(api, "made-up-name")
+    known = series(api)
+    for number in range(10):
+        ask_for(api, f"made-up-name-{number}")
+    assert series(api) == known
     labels = [
         label for family in api.services.metrics.families for values in family.series for label in values
     ]
     assert "sklearn-iris" in labels
-    assert "made-up-name" not in labels
+    assert not [label for label in labels if "made-up-name" in label]
 
 
 def test_requests_are_counted_by_contract_model_and_status(api: Api) -> None:

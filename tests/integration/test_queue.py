@@ -220,3 +220,16 @@ def test_the_input_of_a_failed_job_is_kept(shared_nats: Nats) -> None:
                 assert name
 
     asyncio.run(check())
+
+
+def test_a_job_whose_input_is_gone_says_so(own_nats: Nats) -> None:
+    async def check() -> None:
+        async with queue(own_nats.url) as found:
+            await found.submit(submission(bytes(9_000_000)))
+            await found._connection.purge("MIAAS_INPUTS", "miaas.inputs.>")
+            [delivery] = await found.fetch(1, 1)
+            assert delivery.lost == JobError("internal", "the request's input is not there any more")
+            assert await delivery.finish(failure(delivery.job, "internal", "gone"))
+            assert await found.fetch(1, 0.1) == []
+
+    asyncio.run(check())

@@ -74,6 +74,7 @@ class Delivery:
         now = time.time()
         self.job = Job(name, "c", request, "names", False, now, now + left_s)
         self.deliveries = self.attempt = attempt
+        self.lost: JobError | None = None
 
     async def extend(self) -> None: ...
 
@@ -147,6 +148,14 @@ def test_past_its_deadline_a_job_does_not_run() -> None:
     engine.error = DeadlineExceeded("late")
     assert code(run(engine, Delivery("a", left_s=-1))) == "deadline_exceeded"
     assert engine.ran == []
+
+
+def test_a_job_whose_input_is_gone_fails() -> None:
+    delivery = Delivery("a")
+    delivery.lost = JobError("internal", "the request's input is not there any more")
+    outcome = run(Engine(), delivery)
+    assert isinstance(outcome, JobResult)
+    assert outcome.outcome == delivery.lost
 
 
 def test_a_job_that_killed_its_workers_does_not_run_again() -> None:
