@@ -184,6 +184,7 @@ class _Supervisor:
             "api_key": self._api_key,
             "triton_http": f"{LOOPBACK}:{site.triton_ports.http}",
             "triton_grpc": f"{LOOPBACK}:{site.triton_ports.grpc}",
+            "triton_metrics": f"http://{LOOPBACK}:{site.triton_ports.metrics}/metrics",
             "nats_url": site.nats_url,
             **({"ca_file": str(site.tls.ca)} if site.tls else {}),
             "pids": {"supervisor": [os.getpid()], **self._children.pids()},

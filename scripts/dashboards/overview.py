@@ -17,6 +17,7 @@ from scripts.dashboards.panels import (
 from scripts.dashboards.promql import FAULTS, REQUESTS, STAGES, mean, quantile, rate, share
 
 DAY = 86_400
+PROCESSES = "sum by (role) (adapter_processes)"
 STATUSES = {"2..": GREEN, "3..|4..": YELLOW, "5..": RED}
 
 WELL = Section(
@@ -105,6 +106,12 @@ TRAFFIC = Section(
         "percentunit",
         Query(share(f"{REQUESTS}_count", FAULTS, "contract"), "{{contract}}"),
     ),
+    lines(
+        "Error codes",
+        "Errors that clients got per second, by code: client's mistakes, refusals and failures alike.",
+        "reqps",
+        Query(f"{rate('adapter_refusals_total', 'reason')} > 0", "{{reason}}"),
+    ),
 )
 
 LATENCY = Section(
@@ -140,21 +147,76 @@ SATURATION = Section(
     8,
     lines(
         "In flight",
-        "Requests that are being answered at this moment, by contract.",
+        "Requests that are being worked on at this moment, by contract.",
         "none",
         Query("sum by (contract) (adapter_requests_in_flight)", "{{contract}}"),
     ),
     lines(
-        "Refused",
-        "Requests per second that were refused to protect the service, by reason.",
-        "reqps",
-        Query(rate("adapter_refusals_total", "reason"), "{{reason}}"),
+        "Processor",
+        "How busy a process of each role is, in the mean: near 100 % it can do no more.",
+        "percentunit",
+        Query(f"{rate('adapter_process_cpu_seconds_total', 'role')} / {PROCESSES}", "{{role}}"),
+        limit=0.9,
+    ),
+    lines(
+        "Memory",
+        "Resident memory of all processes of a role.",
+        "bytes",
+        Query("sum by (role) (adapter_process_resident_memory_bytes)", "{{role}}"),
     ),
     lines(
         "Jobs",
-        "Asynchronous jobs that wait for a worker or run on one.",
+        "Asynchronous jobs that wait for a worker, and those that workers have.",
         "none",
-        Query("max by (state) (adapter_jobs)", "{{state}}"),
+        Query("max by (state) (adapter_queue_jobs)", "{{state}}"),
+    ),
+)
+
+FOUNDATIONS = Section(
+    "What it stands on",
+    7,
+    states(
+        "Dependencies",
+        "Whether every process reaches Triton and NATS, over time.",
+        Query("min by (dependency) (adapter_dependency_up)", "{{dependency}}"),
+        UP_OR_DOWN,
+    ),
+    states(
+        "Alerts over time",
+        "When each alert fired.",
+        Query('max by (alertname) (ALERTS{alertname=~"Miaas.*",alertstate="firing"})', "{{alertname}}"),
+        {1: ("firing", RED)},
+    ),
+    lines("Processes", "Processes that run, by role.", "none", Query(PROCESSES, "{{role}}")),
+    lines(
+        "Restarts",
+        "Processes that ended and were started again, by role.",
+        "none",
+        Query("sum by (role) (increase(adapter_process_restarts_total[$__rate_interval]))", "{{role}}"),
+    ),
+)
+
+CLIENTS = Section(
+    "Who is calling",
+    8,
+    lines(
+        "Authentication",
+        "Requests per second by their credentials, and what these were worth.",
+        "reqps",
+        Query(f"{rate('adapter_authentications_total', 'method, outcome')} > 0", "{{method}}: {{outcome}}"),
+    ),
+    lines(
+        "Rate limits",
+        "Requests per second that were admitted or refused; local ones were admitted while NATS was away.",
+        "reqps",
+        Query(rate("adapter_rate_limit_decisions_total", "outcome"), "{{outcome}}"),
+        colours={"refused": RED},
+    ),
+    lines(
+        "Clients over their limit",
+        "Requests per second that were refused with 429, of the ten clients with most of them.",
+        "reqps",
+        Query(f"topk(10, {rate('adapter_rate_limited_total', 'client')})", "{{client}}"),
     ),
     lines(
         "Bytes",
@@ -165,54 +227,13 @@ SATURATION = Section(
     ),
 )
 
-FOUNDATIONS = Section(
-    "What it stands on",
-    7,
-    states(
-        "Dependencies",
-        "Whether Triton and NATS answer, over time.",
-        Query("min by (dependency) (adapter_dependency_up)", "{{dependency}}"),
-        UP_OR_DOWN,
-    ),
-    states(
-        "Alerts over time",
-        "When each alert fired.",
-        Query('max by (alertname) (ALERTS{alertname=~"Miaas.*",alertstate="firing"})', "{{alertname}}"),
-        {1: ("firing", RED)},
-    ),
-    lines(
-        "Processes",
-        "Processes that run, by role.",
-        "none",
-        Query("sum by (role) (adapter_processes)", "{{role}}"),
-    ),
-    lines(
-        "Restarts",
-        "Processes that died and were started again, by role, over the dashboard's resolution.",
-        "none",
-        Query("sum by (role) (increase(adapter_process_restarts_total[$__rate_interval]))", "{{role}}"),
-    ),
-)
-
-CLIENTS = Section(
-    "Who is calling",
-    7,
-    lines(
-        "Authentication",
-        "Requests per second by how their client proved who it is, and whether it could.",
-        "reqps",
-        Query(rate("adapter_authentications_total", "method, outcome"), "{{method}} {{outcome}}"),
-    ),
-    lines(
-        "Clients over their limit",
-        "Requests per second that were refused with 429, for the ten clients with most of them.",
-        "reqps",
-        Query(f"topk(10, {rate('adapter_rate_limited_total', 'client')})", "{{client}}"),
-    ),
+SMALL_PRINT = Section(
+    "Certificates and versions",
+    4,
     number(
-        "Certificate",
-        "Time until the first of the certificates expires; without TLS there is none.",
-        "min(adapter_certificate_expiry_timestamp_seconds) - time()",
+        "Certificates",
+        "Time until the certificate in use ends: the listener's, and those shown to Triton and NATS.",
+        Query("min by (file) (adapter_certificate_expiry_timestamp_seconds) - time()", "{{file}}"),
         "s",
         (2 * DAY, YELLOW),
         (14 * DAY, GREEN),
@@ -220,9 +241,9 @@ CLIENTS = Section(
     ),
     names(
         "Version",
-        "Versions of the adapter that run.",
+        "Versions of the adapter that run; there are two only while a new one is rolled out.",
         Query("count by (version) (adapter_build_info)", "{{version}}"),
     ),
 )
 
-SECTIONS = (WELL, TRAFFIC, LATENCY, SATURATION, FOUNDATIONS, CLIENTS)
+SECTIONS = (WELL, TRAFFIC, LATENCY, SATURATION, FOUNDATIONS, CLIENTS, SMALL_PRINT)

@@ -36,11 +36,17 @@ class Query:
 
 
 def number(
-    title: str, description: str, expr: str, unit: str, *steps: Step, base: str = GREEN, decimals: int = 0
+    title: str,
+    description: str,
+    query: str | Query,
+    unit: str,
+    *steps: Step,
+    base: str = GREEN,
+    decimals: int = 0,
 ) -> stat.Panel:
     """One number over the line of how it came there; below the first step its colour is `base`."""
     return (
-        _panel(stat.Panel(), title, description, [Query(expr)])
+        _panel(stat.Panel(), title, description, [Query(query) if isinstance(query, str) else query])
         .unit(unit)
         .decimals(decimals)
         .thresholds(_thresholds(steps, base))

@@ -12,12 +12,14 @@ WELL = Section(
     number(
         "Waiting",
         "Jobs that wait for a worker.",
-        'max(adapter_jobs{state="waiting"})',
+        'max(adapter_queue_jobs{state="waiting"})',
         "none",
         (1000, YELLOW),
         (100_000, RED),
     ),
-    number("Running", "Jobs that workers run now.", 'max(adapter_jobs{state="running"})', "none", base=BLUE),
+    number(
+        "Running", "Jobs that workers run now.", 'max(adapter_queue_jobs{state="running"})', "none", base=BLUE
+    ),
     number(
         "Oldest job",
         "Age of the oldest job that has not ended; an alert follows when it passes five minutes and grows.",
@@ -58,7 +60,7 @@ BACKLOG = Section(
         "Jobs",
         "Jobs that wait for a worker or run on one: a line that only rises wants more workers.",
         "none",
-        Query("max by (state) (adapter_jobs)", "{{state}}"),
+        Query("max by (state) (adapter_queue_jobs)", "{{state}}"),
     ),
     lines(
         "Oldest job",

@@ -49,9 +49,7 @@ WELL = Section(
         (100, YELLOW),
         (1000, RED),
     ),
-    number(
-        "Rows per execution", "Mean batch that a model executes.", _batch(), "none", base=BLUE, decimals=1
-    ),
+    number("Rows per execution", "Mean batch of an execution.", _batch(), "none", base=BLUE, decimals=1),
     number(
         "CPU",
         "Share of the machine's processors that is busy, with whatever.",

@@ -149,6 +149,7 @@ def test_up_json_is_private(own: Up) -> None:
         "api_key",
         "triton_http",
         "triton_grpc",
+        "triton_metrics",
         "nats_url",
         "pids",
     }
