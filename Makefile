@@ -8,11 +8,15 @@ FIND = for p in $(1); do $$p -c 'import sys, ensurepip; print(sys.executable)' 2
 PYTHON ?= $(shell $(call FIND,python3.12 python3.11))
 PYTHON_NUMPY2 ?= $(shell $(call FIND,python3.13 $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
-.PHONY: up test test-numpy2 fuzz soak bench bench-async bench-guard overload hangups flame lint audit format \
-  docs lock clean
+.PHONY: up monitor test test-numpy2 fuzz soak bench bench-async bench-guard overload hangups flame lint audit \
+  format docs lock clean
 
 up: $(VENV)/.installed $(IMAGENET)
 	@$(BIN)/miaas-adapter up $(ARGS)
+
+# Prometheus with the project's alerts beside a running `make up`: docs/operations.md.
+monitor: $(VENV)/.installed
+	@$(BIN)/python -m scripts.monitor $(ARGS)
 
 test: $(VENV)/.installed $(VENV)-kserve/.installed $(IMAGENET)
 	-@PYTHON=$(BIN)/python bench/get_perf_analyzer.sh >/dev/null 2>&1
@@ -25,7 +29,8 @@ test-numpy2:
 	@echo "no python3.13 here: the unit tests were not run on numpy 2"
 else
 test-numpy2: $(VENV)-numpy2/.installed
-	$(VENV)-numpy2/bin/python -m pytest -q --ignore tests/integration --ignore tests/standalone
+	$(VENV)-numpy2/bin/python -m pytest -q --ignore tests/integration --ignore tests/standalone \
+	  --ignore tests/monitoring
 endif
 
 # What bytes can do to the codec, for a minute.
@@ -70,6 +75,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python -m scripts.document_settings
 	$(BIN)/python -m scripts.document_openapi
 	$(BIN)/python -m scripts.document_metrics
+	$(BIN)/python -m scripts.dashboards
 
 # Takes the newest versions that pyproject.toml allows, for every Python and platform.
 lock: $(VENV)/.installed

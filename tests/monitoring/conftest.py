@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-DOCKER = Path(__file__).parents[2] / "docker"
 Promtool = Callable[..., subprocess.CompletedProcess[str]]
 
 

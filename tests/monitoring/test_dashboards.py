@@ -1,6 +1,5 @@
 """The dashboards in git are those of the code; every panel says what it shows, and asks for what exists."""
 
-import json
 import re
 from itertools import combinations
 from pathlib import Path
@@ -10,24 +9,18 @@ import pytest
 import yaml
 
 from scripts.dashboards.pages import FOLDER, written
-from tests.monitoring.conftest import DOCKER, Promtool
+from tests.monitoring.conftest import Promtool
 from tests.monitoring.promql import labels, unknown
-from tests.monitoring.test_rules import RECORDED
+from tests.monitoring.shipped import DOCKER, PAGES, PANELS, RECORDED
 
-PAGES: dict[str, Any] = {file.stem: json.loads(file.read_text()) for file in sorted(FOLDER.glob("*.json"))}
-PANELS = [
-    pytest.param(panel, id=f"{name}-{panel['id']}-{panel['title']}")
-    for name, page in PAGES.items()
-    for panel in page["panels"]
-    if panel["type"] != "row"
-]
+VARIABLES = {"__rate_interval", "__range", "contract", "model"}
 
 
 def test_the_files_are_what_the_code_writes() -> None:
     assert {file.name: file.read_text() for file in FOLDER.iterdir()} == written(), "run `make docs`"
 
 
-@pytest.mark.parametrize("panel", PANELS)
+@pytest.mark.parametrize("panel", PANELS.values(), ids=PANELS)
 def test_a_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
     assert re.fullmatch(r"[A-Z0-9].{15,110}\.", panel["description"])
     assert panel["targets"]
@@ -36,7 +29,7 @@ def test_a_panel_says_what_it_shows(panel: dict[str, Any]) -> None:
         assert panel["fieldConfig"]["defaults"]["unit"]
 
 
-@pytest.mark.parametrize("panel", PANELS)
+@pytest.mark.parametrize("panel", PANELS.values(), ids=PANELS)
 def test_a_panel_asks_for_what_exists(panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
         assert unknown(target["expr"], RECORDED) == set()
@@ -61,7 +54,7 @@ def test_panels_lie_beside_one_another(name: str) -> None:
 
 
 def test_prometheus_understands_every_query(promtool: Promtool, tmp_path: Path) -> None:
-    queries = [target["expr"] for param in PANELS for target in param.values[0]["targets"]]  # type: ignore[index]
+    queries = [target["expr"] for panel in PANELS.values() for target in panel["targets"]]
     rules = [
         {"record": f"query_{number}", "expr": re.sub(r"\$__\w+", "5m", query)}
         for number, query in enumerate(queries)

@@ -2,26 +2,16 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from tests.monitoring.conftest import DOCKER, Promtool
+from tests.monitoring.conftest import Promtool
 from tests.monitoring.promql import unknown
+from tests.monitoring.shipped import ALERTS, DOCKER, GUIDE, RECORDED, RULES
 
 PROMETHEUS = DOCKER / "prometheus"
-OPERATIONS = DOCKER.parent / "docs" / "operations.md"
-RULE_FILES = sorted((PROMETHEUS / "rules").glob("*.yml"))
 TEST_FILES = sorted((PROMETHEUS / "tests").glob("*.yml"))
-RULES: list[dict[str, Any]] = [
-    rule
-    for file in RULE_FILES
-    for group in yaml.safe_load(file.read_text())["groups"]
-    for rule in group["rules"]
-]
-ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
-RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 
 
 def test_prometheus_takes_the_configuration(promtool: Promtool) -> None:
@@ -70,7 +60,7 @@ def test_every_alert_says_what_to_do(name: str) -> None:
     assert annotations.keys() == {"summary", "description", "runbook_url"}
     assert annotations["description"].endswith(".")
     assert annotations["runbook_url"] == f"docs/operations.md#{name.lower()}"
-    section = re.search(rf"^### {name}\n(.*?)(?=^##)", OPERATIONS.read_text(), re.MULTILINE | re.DOTALL)
+    section = re.search(rf"^### {name}\n(.*?)(?=^##)", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
     assert section, f"docs/operations.md has no section {name}"
     for part in ("**Means**", "**Look**", "**Do**"):
         assert part in section[1], f"{name} lacks {part}"

@@ -1,0 +1,271 @@
+"""What stands in a panel: numbers, words, lines, states, heat, tables."""
+
+import math
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from matplotlib.colors import LogNorm
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from scripts.dashboards.canvas import GRID, PALETTE, QUIET, TEXT, Canvas, colour
+from scripts.dashboards.units import shown
+
+Box = tuple[float, float, float, float]
+Series = tuple[str, list[float], list[float]]
+"""Name, times, values."""
+
+_TITLE, _LEGEND, _MARGIN = 30, 22, 12
+
+
+class Panel:
+    """A panel of a dashboard's JSON, and what its queries answered."""
+
+    def __init__(self, content: dict[str, Any], answers: dict[str, list[Any]], marks: list[float]) -> None:
+        self.content = content
+        self.answers = answers
+        self.marks = marks
+        """When alerts began to fire."""
+        self.defaults: dict[str, Any] = content.get("fieldConfig", {}).get("defaults", {})
+        self.unit: str = self.defaults.get("unit", "")
+
+    def series(self) -> list[Series]:
+        """Every series with a number in it, named as its query's legend says, in Grafana's order."""
+        found = []
+        for target in self.content["targets"]:
+            for answer in self.answers[target["refId"]]:
+                points = [(at, float(value)) for at, value in answer["values"]]
+                points = [point for point in points if math.isfinite(point[1])]
+                if points:
+                    name = _named(target.get("legendFormat", ""), answer["metric"])
+                    found.append((name, *map(list, zip(*points, strict=True))))
+        return found  # type: ignore[return-value]
+
+    def step_colour(self, value: float) -> str:
+        """The colour of the last threshold that a value reaches."""
+        steps = self.defaults["thresholds"]["steps"]
+        return colour([s["color"] for s in steps if s["value"] is None or value >= s["value"]][-1])
+
+    def word(self, value: float) -> tuple[str, str] | None:
+        """The word and the colour that stand for a value, if one does."""
+        for mapping in self.defaults.get("mappings", ()):
+            if found := mapping["options"].get(f"{value:g}"):
+                return found["text"], colour(found["color"])
+        return None
+
+    def line_colour(self, name: str, number: int) -> str:
+        """The colour of a line: fixed by its name, or the next of the palette."""
+        for override in self.content["fieldConfig"]["overrides"]:
+            if re.fullmatch(override["matcher"]["options"], name):
+                return colour(override["properties"][0]["value"]["fixedColor"])
+        return PALETTE[number % len(PALETTE)]
+
+
+def _named(legend: str, metric: dict[str, str]) -> str:
+    return re.sub(r"{{(\w+)}}", lambda label: metric.get(label[1], ""), legend)
+
+
+def draw(canvas: Canvas, panel: Panel, start: float, end: float) -> None:
+    """Draw a panel, frame and all."""
+    box = canvas.box(panel.content["gridPos"])
+    canvas.frame(box)
+    left, top, width, height = box
+    canvas.text(left + _MARGIN, top + 16, panel.content["title"], fontsize=9.5, fontweight="medium")
+    inner = (left + _MARGIN, top + _TITLE, width - 2 * _MARGIN, height - _TITLE - 8)
+    if not any(panel.answers.values()) or not panel.series():
+        canvas.text(left + width / 2, top + height / 2, "No data", ha="center", color=QUIET, fontsize=11)
+        return
+    _KINDS[panel.content["type"]](canvas, panel, inner, start, end)
+
+
+def _stat(canvas: Canvas, panel: Panel, inner: Box, start: float, end: float) -> None:
+    left, top, width, height = inner
+    every, options = panel.series(), panel.content["options"]
+    share = width / len(every)
+    for place, (name, times, values) in enumerate(every):
+        x = left + share * (place + 0.5)
+        word = panel.word(values[-1])
+        text = word[0] if word else shown(values[-1], panel.unit, panel.defaults.get("decimals"))
+        ink = panel.step_colour(values[-1])
+        if options["textMode"] == "name":
+            text = name
+        elif word and options["colorMode"] == "background_solid":
+            canvas.frame(canvas.box(panel.content["gridPos"]), word[1])
+            title = canvas.box(panel.content["gridPos"])
+            canvas.text(
+                title[0] + _MARGIN, title[1] + 16, panel.content["title"], fontsize=9.5, color="white"
+            )
+            ink = "white"
+        elif len(every) > 1:
+            canvas.text(x, top + 8, name, ha="center", color=QUIET)
+        middle = top + height * (0.42 if options["graphMode"] == "area" else 0.5)
+        canvas.text(x, middle, text, ha="center", color=ink, fontsize=21, fontweight="medium")
+        if options["graphMode"] == "area" and len(every) == 1:
+            axes = canvas.axes(
+                left - _MARGIN + 1, top + height * 0.66, width + 2 * _MARGIN - 2, height * 0.34 + 7
+            )
+            axes.axis("off")
+            axes.plot(times, values, color=ink, linewidth=1)
+            axes.fill_between(times, values, min(0, *values), color=ink, alpha=0.15, linewidth=0)
+            axes.set_xlim(start, end)
+            axes.set_ylim(min(0, *values), (max(values) or 1) * 1.1)
+
+
+def _lines(canvas: Canvas, panel: Panel, inner: Box, start: float, end: float) -> None:
+    left, top, width, height = inner
+    every, custom = panel.series(), panel.defaults["custom"]
+    stacked = custom.get("stacking", {}).get("mode") == "normal"
+    axes = _axes(canvas, (left, top, width, height - _LEGEND), start, end)
+    base: dict[float, float] = {}
+    highest = 0.0
+    for number, (name, times, values) in enumerate(every):
+        ink = panel.line_colour(name, number)
+        floor = [base.get(at, 0.0) if stacked else 0.0 for at in times]
+        tops = [low + value for low, value in zip(floor, values, strict=True)]
+        axes.plot(*_broken(times, tops), color=ink, linewidth=1.1)
+        axes.fill_between(times, floor, tops, color=ink, alpha=custom["fillOpacity"] / 100, linewidth=0)
+        if stacked:
+            base.update(zip(times, tops, strict=True))
+        highest = max(highest, *tops)
+    limits = [step["value"] for step in panel.defaults.get("thresholds", {}).get("steps", ())][1:]
+    for limit in limits:
+        if limit <= 2 * highest:
+            axes.axhline(limit, color=colour("red"), linewidth=0.9, linestyle=(0, (6, 4)))
+            highest = max(highest, limit)
+    for mark in panel.marks:
+        axes.axvline(mark, color=colour("red"), linewidth=0.6, linestyle=(0, (3, 3)), alpha=0.55)
+    axes.set_ylim(0, panel.defaults.get("max", highest * 1.08 or 1))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, panel.unit)))
+    names = [(name, panel.line_colour(name, number)) for number, (name, *_) in enumerate(every)]
+    _legend(canvas, left, top + height - 6, width, names)
+
+
+def _broken(times: list[float], values: list[float]) -> tuple[list[float], list[float]]:
+    """The line, broken where a sample is missing."""
+    step = min((b - a for a, b in zip(times, times[1:], strict=False)), default=1)
+    xs, ys = times[:1], values[:1]
+    for before, at, value in zip(times, times[1:], values[1:], strict=False):
+        if at - before > 1.5 * step:
+            xs, ys = [*xs, at], [*ys, math.nan]
+        xs, ys = [*xs, at], [*ys, value]
+    return xs, ys
+
+
+def _legend(canvas: Canvas, left: float, middle: float, width: float, names: list[tuple[str, str]]) -> None:
+    x = left
+    for place, (name, ink) in enumerate(names):
+        text = canvas.text(x + 17, middle, name, fontsize=8, color=QUIET)
+        used = 17 + canvas.width_of(text) + 14
+        if x + used > left + width and place:
+            text.remove()
+            canvas.text(x, middle, f"+{len(names) - place}", fontsize=8, color=QUIET)
+            return
+        canvas.text(x, middle, "━", color=ink, fontsize=9, fontweight="bold")
+        x += used
+
+
+def _axes(canvas: Canvas, box: Box, start: float, end: float, labels: float = 58) -> Any:
+    left, top, width, height = box
+    axes = canvas.axes(left + labels, top, width - labels, height - 18)
+    axes.set_xlim(start, end)
+    axes.xaxis.set_major_locator(MaxNLocator(max(2, int(width // 130))))
+    axes.xaxis.set_major_formatter(FuncFormatter(_clock))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.tick_params(length=0, labelsize=8)
+    axes.grid(color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    return axes
+
+
+def _clock(at: float, _: int) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S")
+
+
+def _states(canvas: Canvas, panel: Panel, inner: Box, start: float, end: float) -> None:
+    every = sorted(panel.series(), reverse=True)
+    axes = _axes(canvas, inner, start, end, labels=26 + 5.6 * max(len(name) for name, *_ in every))
+    for row, (_, times, values) in enumerate(every):
+        for number, (at, value) in enumerate(zip(times, values, strict=True)):
+            until = times[number + 1] if number + 1 < len(times) else at
+            word = panel.word(value)
+            step = min(until - at, 2) or 1
+            axes.barh(
+                row, step, left=at, height=0.72, color=word[1] if word else QUIET, alpha=0.85, linewidth=0
+            )
+    axes.set_ylim(-0.6, len(every) - 0.4)
+    axes.set_yticks(range(len(every)), [name.removeprefix("Miaas") for name, *_ in every])
+    axes.grid(visible=False, axis="y")
+
+
+def _heat(canvas: Canvas, panel: Panel, inner: Box, start: float, end: float) -> None:
+    series = sorted(
+        ((float(name), times, values) for name, times, values in panel.series()), key=lambda s: s[0]
+    )
+    times = sorted({at for _, every, _ in series for at in every})
+    counts, below = [], dict.fromkeys(times, 0.0)
+    for _, every, values in series:
+        here = dict(zip(every, values, strict=True))
+        counts.append([max(0.0, here.get(at, below[at]) - below[at]) for at in times])
+        below = {at: here.get(at, below[at]) for at in times}
+    used = [number for number, row in enumerate(counts) if max(row) > 0.5]
+    first, last = min(used), max(used)
+    axes = _axes(canvas, inner, start, end)
+    rows = [[value if value > 0.5 else math.nan for value in row] for row in counts[first : last + 1]]
+    axes.pcolormesh(times, range(len(rows)), rows, cmap="turbo", norm=LogNorm(0.5), shading="nearest")
+    bounds = [bound for bound, *_ in series][first : last + 1]
+    ticks = range(0, len(bounds), max(1, len(bounds) // 6))
+    axes.set_yticks(list(ticks), [_bound(bounds[tick], panel) for tick in ticks])
+    axes.grid(visible=False)
+
+
+def _bound(value: float, panel: Panel) -> str:
+    return "+Inf" if math.isinf(value) else shown(value, panel.content["options"]["yAxis"]["unit"])
+
+
+def _table(canvas: Canvas, panel: Panel, inner: Box, start: float, end: float) -> None:
+    left, top, width, _ = inner
+    units = {
+        override["matcher"]["options"]: override["properties"][0]["value"]
+        for override in panel.content["fieldConfig"]["overrides"]
+    }
+    rows: dict[tuple[str, ...], dict[str, float]] = {}
+    labels: list[str] = []
+    for target in panel.content["targets"]:
+        for answer in panel.answers[target["refId"]]:
+            labels = sorted(answer["metric"])
+            value = float(answer["values"][-1][1])
+            rows.setdefault(tuple(answer["metric"][label] for label in labels), {})[
+                target["legendFormat"]
+            ] = value
+    columns = [*labels, *units]
+    share = width / len(columns)
+    for place, column in enumerate(columns):
+        canvas.text(left + place * share, top + 8, column, color=colour("blue"), fontweight="medium")
+    for number, (key, cells) in enumerate(sorted(rows.items())):
+        y = top + 36 + 28 * number
+        canvas.figure.add_artist(_rule(canvas, left, y - 14, width))
+        texts = [*key, *(_cell(cells.get(name, math.nan), unit) for name, unit in units.items())]
+        for place, text in enumerate(texts):
+            canvas.text(left + place * share, y, text, color=TEXT)
+
+
+def _cell(value: float, unit: str) -> str:
+    return "" if math.isnan(value) else shown(value, unit)
+
+
+def _rule(canvas: Canvas, left: float, y: float, width: float) -> Any:
+    from matplotlib.lines import Line2D
+
+    xs, level = [left / 1600, (left + width) / 1600], 1 - y / canvas.height
+    return Line2D(xs, [level, level], color=GRID, linewidth=0.8, transform=canvas.figure.transFigure)
+
+
+_KINDS = {
+    "stat": _stat,
+    "timeseries": _lines,
+    "state-timeline": _states,
+    "heatmap": _heat,
+    "table": _table,
+}
