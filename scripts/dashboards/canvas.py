@@ -4,6 +4,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib import pyplot
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 
 WIDTH, UNIT, GAP = 1600, 38, 8
@@ -66,6 +67,7 @@ class Canvas:
                 facecolor=fill,
                 edgecolor=EDGE,
                 linewidth=0.8,
+                zorder=-1,
                 transform=self.figure.transFigure,
             )
         )
@@ -74,6 +76,12 @@ class Canvas:
         """Axes at a place of the page."""
         bottom = 1 - (top + height) / self.height
         return self.figure.add_axes((left / WIDTH, bottom, width / WIDTH, height / self.height))
+
+    def rule(self, left: float, y: float, width: float) -> None:
+        """A thin line across."""
+        ends, level = [left / WIDTH, (left + width) / WIDTH], 1 - y / self.height
+        line = Line2D(ends, [level, level], color=GRID, linewidth=0.8, transform=self.figure.transFigure)
+        self.figure.add_artist(line)
 
     def width_of(self, text: Any) -> float:
         """How many pixels wide a text is."""

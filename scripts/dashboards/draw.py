@@ -33,12 +33,12 @@ def picture(name: str, page: dict[str, Any], run: dict[str, Any]) -> bytes:
     """A page as PNG: `page` is the dashboard's JSON, `run` what its panels were answered."""
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in page["panels"])
     canvas = Canvas(rows)
-    canvas.text(2 * GAP, HEAD / 2, page["title"], fontsize=13, fontweight="medium")
+    canvas.text(2 * GAP, HEAD / 2, page["title"], fontsize=14)
     for panel in page["panels"]:
         grid = panel["gridPos"]
         if panel["type"] == "row":
             middle = HEAD + (grid["y"] + 0.5) * UNIT
-            canvas.text(2 * GAP, middle, f"⌄  {panel['title']}", fontsize=10.5, fontweight="medium")
+            canvas.text(2 * GAP, middle, f"⌄  {panel['title']}", fontsize=11)
             continue
         answers = run["shown"][f"{name}-{panel['id']}-{panel['title']}"]
         draw(canvas, Panel(panel, answers, run["marks"]), run["began"], run["ended"])

@@ -1,5 +1,6 @@
 """What stands in a panel: numbers, words, lines, states, heat, tables."""
 
+import itertools
 import math
 import re
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ from typing import Any
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from scripts.dashboards.canvas import GRID, PALETTE, QUIET, TEXT, Canvas, colour
+from scripts.dashboards.canvas import GRID, PALETTE, PANEL, QUIET, TEXT, Canvas, colour
 from scripts.dashboards.units import shown
 
 Box = tuple[float, float, float, float]
@@ -67,10 +68,7 @@ def _named(legend: str, metric: dict[str, str]) -> str:
 
 def draw(canvas: Canvas, panel: Panel, start: float, end: float) -> None:
     """Draw a panel, frame and all."""
-    box = canvas.box(panel.content["gridPos"])
-    canvas.frame(box)
-    left, top, width, height = box
-    canvas.text(left + _MARGIN, top + 16, panel.content["title"], fontsize=9.5, fontweight="medium")
+    left, top, width, height = _heading(canvas, panel, PANEL)
     inner = (left + _MARGIN, top + _TITLE, width - 2 * _MARGIN, height - _TITLE - 8)
     if not any(panel.answers.values()) or not panel.series():
         canvas.text(left + width / 2, top + height / 2, "No data", ha="center", color=QUIET, fontsize=11)
@@ -78,37 +76,46 @@ def draw(canvas: Canvas, panel: Panel, start: float, end: float) -> None:
     _KINDS[panel.content["type"]](canvas, panel, inner, start, end)
 
 
+def _heading(canvas: Canvas, panel: Panel, ground: str) -> Box:
+    """A panel's ground and title; returns its box."""
+    box = canvas.box(panel.content["gridPos"])
+    canvas.frame(box, ground)
+    canvas.text(box[0] + _MARGIN, box[1] + 16, panel.content["title"], fontsize=10)
+    return box
+
+
 def _stat(canvas: Canvas, panel: Panel, inner: Box, start: float, end: float) -> None:
     left, top, width, height = inner
     every, options = panel.series(), panel.content["options"]
+    spark = options["graphMode"] == "area" and len(every) == 1
     share = width / len(every)
     for place, (name, times, values) in enumerate(every):
-        x = left + share * (place + 0.5)
-        word = panel.word(values[-1])
-        text = word[0] if word else shown(values[-1], panel.unit, panel.defaults.get("decimals"))
-        ink = panel.step_colour(values[-1])
+        centre, now = left + share * (place + 0.5), values[-1]
+        text, ink = shown(now, panel.unit, panel.defaults.get("decimals")), panel.step_colour(now)
         if options["textMode"] == "name":
             text = name
-        elif word and options["colorMode"] == "background_solid":
-            canvas.frame(canvas.box(panel.content["gridPos"]), word[1])
-            title = canvas.box(panel.content["gridPos"])
-            canvas.text(
-                title[0] + _MARGIN, title[1] + 16, panel.content["title"], fontsize=9.5, color="white"
-            )
-            ink = "white"
         elif len(every) > 1:
-            canvas.text(x, top + 8, name, ha="center", color=QUIET)
-        middle = top + height * (0.42 if options["graphMode"] == "area" else 0.5)
-        canvas.text(x, middle, text, ha="center", color=ink, fontsize=21, fontweight="medium")
-        if options["graphMode"] == "area" and len(every) == 1:
-            axes = canvas.axes(
-                left - _MARGIN + 1, top + height * 0.66, width + 2 * _MARGIN - 2, height * 0.34 + 7
-            )
-            axes.axis("off")
-            axes.plot(times, values, color=ink, linewidth=1)
-            axes.fill_between(times, values, min(0, *values), color=ink, alpha=0.15, linewidth=0)
-            axes.set_xlim(start, end)
-            axes.set_ylim(min(0, *values), (max(values) or 1) * 1.1)
+            canvas.text(centre, top + 8, name, ha="center", color=QUIET)
+        if word := panel.word(now):
+            text, ink = word[0], "white"
+            _heading(canvas, panel, word[1])
+        middle = top + height * (0.42 if spark else 0.5)
+        canvas.text(centre, middle, text, ha="center", color=ink, fontsize=22)
+        if spark:
+            _spark(canvas, inner, times, values, ink).set_xlim(start, end)
+
+
+def _spark(canvas: Canvas, inner: Box, times: list[float], values: list[float], ink: str) -> Any:
+    """The small line at a number's foot."""
+    left, top, width, height = inner
+    edge = _MARGIN - 1
+    axes = canvas.axes(left - edge, top + height * 0.66, width + 2 * edge, height * 0.34 + 7)
+    floor = min(0, *values)
+    axes.axis("off")
+    axes.plot(times, values, color=ink, linewidth=1)
+    axes.fill_between(times, values, floor, color=ink, alpha=0.15, linewidth=0)
+    axes.set_ylim(floor, (max(values) or 1) * 1.1)
+    return axes
 
 
 def _lines(canvas: Canvas, panel: Panel, inner: Box, start: float, end: float) -> None:
@@ -142,7 +149,7 @@ def _lines(canvas: Canvas, panel: Panel, inner: Box, start: float, end: float) -
 
 def _broken(times: list[float], values: list[float]) -> tuple[list[float], list[float]]:
     """The line, broken where a sample is missing."""
-    step = min((b - a for a, b in zip(times, times[1:], strict=False)), default=1)
+    step = min((b - a for a, b in itertools.pairwise(times)), default=1)
     xs, ys = times[:1], values[:1]
     for before, at, value in zip(times, times[1:], values[1:], strict=False):
         if at - before > 1.5 * step:
@@ -242,10 +249,10 @@ def _table(canvas: Canvas, panel: Panel, inner: Box, start: float, end: float) -
     columns = [*labels, *units]
     share = width / len(columns)
     for place, column in enumerate(columns):
-        canvas.text(left + place * share, top + 8, column, color=colour("blue"), fontweight="medium")
+        canvas.text(left + place * share, top + 8, column, color=colour("blue"))
     for number, (key, cells) in enumerate(sorted(rows.items())):
         y = top + 36 + 28 * number
-        canvas.figure.add_artist(_rule(canvas, left, y - 14, width))
+        canvas.rule(left, y - 14, width)
         texts = [*key, *(_cell(cells.get(name, math.nan), unit) for name, unit in units.items())]
         for place, text in enumerate(texts):
             canvas.text(left + place * share, y, text, color=TEXT)
@@ -253,13 +260,6 @@ def _table(canvas: Canvas, panel: Panel, inner: Box, start: float, end: float) -
 
 def _cell(value: float, unit: str) -> str:
     return "" if math.isnan(value) else shown(value, unit)
-
-
-def _rule(canvas: Canvas, left: float, y: float, width: float) -> Any:
-    from matplotlib.lines import Line2D
-
-    xs, level = [left / 1600, (left + width) / 1600], 1 - y / canvas.height
-    return Line2D(xs, [level, level], color=GRID, linewidth=0.8, transform=canvas.figure.transFigure)
 
 
 _KINDS = {

@@ -108,7 +108,7 @@ TROUBLE = Section(
         "Failures",
         "Jobs per second that failed, by the code that their clients see.",
         "ops",
-        Query(rate("adapter_job_failures_total", "code"), "{{code}}"),
+        Query(f"{rate('adapter_job_failures_total', 'code')} > 0", "{{code}}"),
     ),
     lines(
         "Attempts per job",

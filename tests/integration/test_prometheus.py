@@ -39,8 +39,6 @@ GPU = "GPU "
 # A machine that is busy with something else can be slow all by itself.
 _SLOW = {"MiaasLatencyBudgetBurnsFast", "MiaasLatencyBudgetBurnsSlowly"}
 
-SLEEP = {"inputs": [{"name": "seconds", "shape": [1], "datatype": "FP32", "data": [3.0]}]}
-
 
 @dataclass
 class Night:
@@ -70,7 +68,7 @@ class Night:
 
     def triton_dies_again_and_again(self) -> None:
         """A job that takes three seconds never comes to its end."""
-        self.up.submit("sleepy", SLEEP)
+        assert self.up.submit("sleepy", {"seconds": [3.0]}).status_code == 202
         until = time.monotonic() + 40
         while time.monotonic() < until and not self.prometheus.saw(
             "MiaasTritonUnreachable",
@@ -112,7 +110,7 @@ class Night:
         """It ends tomorrow, and is renewed."""
         self.certificate.issue(LOOPBACK, until=datetime.now(UTC) + timedelta(days=1))
         self.prometheus.saw("MiaasCertificateExpiresSoon", "MiaasCertificateExpiresNow")
-        self.certificate.issue(LOOPBACK)
+        self.certificate.issue(LOOPBACK, until=datetime.now(UTC) + timedelta(days=90))
 
     def an_adapter_dies(self) -> None:
         """Nobody starts it again for a while."""
@@ -138,6 +136,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     with ExitStack() as stack:
         up = stack.enter_context(start_up(folder, repository, "--workers", "2", **settings))
         certificate = Files(folder)
+        certificate.issue(LOOPBACK, until=datetime.now(UTC) + timedelta(days=30))
         second, ops_port = _second_adapter(stack, up, folder, certificate)
         key = KeyStore(up.state_dir / "keys.json").create("greedy", ("infer", "read"), rate_per_minute=60).key
         for model in ("sklearn-iris", "imagenet"):
