@@ -129,7 +129,11 @@ class GrpcTransport:
     async def model_statistics(self, name: str, version: str) -> Any:
         """What the versions of a model, or with "" of all, have done so far."""
         request = pb.ModelStatisticsRequest(name=name, version=version)
-        return await self._call(self._statistics, request, _CONTROL_TIMEOUT_S)
+        try:
+            return await self._call(self._statistics, request, _CONTROL_TIMEOUT_S)
+        except InvalidInput as error:
+            # What Triton calls an invalid argument is a model that is not loaded at the moment.
+            raise ModelNotReady(error.message) from error
 
     async def memory(
         self, kind: RegionKind, action: Literal["Status", "Register", "Unregister"], **fields: Any
