@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from matplotlib.colors import LogNorm
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from scripts.dashboards.canvas import GRID, PALETTE, PANEL, QUIET, TEXT, Canvas, colour
 from scripts.dashboards.units import shown
@@ -143,6 +143,8 @@ def _lines(canvas: Canvas, panel: Panel, inner: Box, start: float, end: float) -
         axes.axvline(mark, color=colour("red"), linewidth=0.6, linestyle=(0, (3, 3)), alpha=0.55)
     axes.set_ylim(0, panel.defaults.get("max", highest * 1.08 or 1))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, panel.unit)))
+    if panel.unit in ("bytes", "Bps"):
+        axes.yaxis.set_major_locator(MultipleLocator(2 ** math.ceil(math.log2(highest / 5 or 1))))
     names = [(name, panel.line_colour(name, number)) for number, (name, *_) in enumerate(every)]
     _legend(canvas, left, top + height - 6, width, names)
 
@@ -175,7 +177,7 @@ def _axes(canvas: Canvas, box: Box, start: float, end: float, labels: float = 58
     left, top, width, height = box
     axes = canvas.axes(left + labels, top, width - labels, height - 18)
     axes.set_xlim(start, end)
-    axes.xaxis.set_major_locator(MaxNLocator(max(2, int(width // 130))))
+    axes.xaxis.set_major_locator(MultipleLocator(30 if width > 380 else 60))
     axes.xaxis.set_major_formatter(FuncFormatter(_clock))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.tick_params(length=0, labelsize=8)

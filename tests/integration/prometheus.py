@@ -1,9 +1,7 @@
 """A real Prometheus with the project's rules, at a pace that a test can wait for."""
 
 import math
-import os
 import re
-import shutil
 import subprocess
 import threading
 import time
@@ -14,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 import yaml
 
 from adapter.sockets import listen
 from scripts.monitor import HOST, command
 from tests.integration.conftest import eventually
+from tests.monitoring.conftest import needs
 from tests.monitoring.shipped import RULE_FILES
 
 FACTOR = 240
@@ -127,10 +125,7 @@ def has_data(series: list[Any]) -> bool:
 @contextmanager
 def start_prometheus(folder: Path, targets: dict[str, list[str]]) -> Iterator[Prometheus]:
     """Start one that scrapes `targets` (job → addresses) by the hurried rules."""
-    binary = shutil.which("prometheus")
-    if binary is None:
-        assert "CI" not in os.environ, "continuous integration installs Prometheus"
-        pytest.skip("no Prometheus here (Debian: apt-get install prometheus)")
+    binary = needs("prometheus")
     (folder / "rules").mkdir(parents=True)
     for file in RULE_FILES:
         (folder / "rules" / file.name).write_text(hurried(file.read_text()))

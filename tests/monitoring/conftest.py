@@ -1,4 +1,4 @@
-"""Prometheus's own tool, which checks what Prometheus reads."""
+"""Prometheus's own tools, which Debian's package `prometheus` brings."""
 
 import os
 import shutil
@@ -11,13 +11,19 @@ import pytest
 Promtool = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def needs(program: str) -> str:
+    """Where a program of Prometheus is; skips the test without it, but for continuous integration."""
+    path = shutil.which(program)
+    if path is None:
+        assert "CI" not in os.environ, "continuous integration installs Prometheus"
+        pytest.skip(f"no {program} here (Debian: apt-get install prometheus)")
+    return path
+
+
 @pytest.fixture(scope="session")
 def promtool() -> Promtool:
     """Runs promtool."""
-    path = shutil.which("promtool")
-    if path is None:
-        assert "CI" not in os.environ, "continuous integration installs Prometheus"
-        pytest.skip("no promtool here (Debian: apt-get install prometheus)")
+    path = needs("promtool")
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, timeout=100)
