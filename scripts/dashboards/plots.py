@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from matplotlib.colors import LogNorm
-from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator, MultipleLocator
 
 from scripts.dashboards.canvas import GRID, PALETTE, PANEL, QUIET, TEXT, Canvas, colour
 from scripts.dashboards.units import shown
@@ -68,20 +68,18 @@ def _named(legend: str, metric: dict[str, str]) -> str:
 
 def draw(canvas: Canvas, panel: Panel, start: float, end: float) -> None:
     """Draw a panel, frame and all."""
-    left, top, width, height = _heading(canvas, panel, PANEL)
-    inner = (left + _MARGIN, top + _TITLE, width - 2 * _MARGIN, height - _TITLE - 8)
-    if not any(panel.answers.values()) or not panel.series():
+    box = canvas.box(panel.content["gridPos"])
+    left, top, width, height = box
+    every = panel.series()
+    word = panel.word(every[0][2][-1]) if every and panel.content["type"] == "stat" else None
+    canvas.frame(box, word[1] if word else PANEL)
+    ink = "white" if word else TEXT
+    canvas.text(left + _MARGIN, top + 16, panel.content["title"], fontsize=10, color=ink)
+    if not every:
         canvas.text(left + width / 2, top + height / 2, "No data", ha="center", color=QUIET, fontsize=11)
         return
+    inner = (left + _MARGIN, top + _TITLE, width - 2 * _MARGIN, height - _TITLE - 8)
     _KINDS[panel.content["type"]](canvas, panel, inner, start, end)
-
-
-def _heading(canvas: Canvas, panel: Panel, ground: str) -> Box:
-    """A panel's ground and title; returns its box."""
-    box = canvas.box(panel.content["gridPos"])
-    canvas.frame(box, ground)
-    canvas.text(box[0] + _MARGIN, box[1] + 16, panel.content["title"], fontsize=10)
-    return box
 
 
 def _stat(canvas: Canvas, panel: Panel, inner: Box, start: float, end: float) -> None:
@@ -98,7 +96,6 @@ def _stat(canvas: Canvas, panel: Panel, inner: Box, start: float, end: float) ->
             canvas.text(centre, top + 8, name, ha="center", color=QUIET)
         if word := panel.word(now):
             text, ink = word[0], "white"
-            _heading(canvas, panel, word[1])
         middle = top + height * (0.42 if spark else 0.5)
         canvas.text(centre, middle, text, ha="center", color=ink, fontsize=22)
         if spark:
@@ -122,42 +119,48 @@ def _lines(canvas: Canvas, panel: Panel, inner: Box, start: float, end: float) -
     left, top, width, height = inner
     every, custom = panel.series(), panel.defaults["custom"]
     stacked = custom.get("stacking", {}).get("mode") == "normal"
-    axes = _axes(canvas, (left, top, width, height - _LEGEND), start, end)
     base: dict[float, float] = {}
-    highest = 0.0
-    for number, (name, times, values) in enumerate(every):
-        ink = panel.line_colour(name, number)
+    layers = []
+    for _, times, values in every:
         floor = [base.get(at, 0.0) if stacked else 0.0 for at in times]
         tops = [low + value for low, value in zip(floor, values, strict=True)]
-        axes.plot(*_broken(times, tops), color=ink, linewidth=1.1)
-        axes.fill_between(times, floor, tops, color=ink, alpha=custom["fillOpacity"] / 100, linewidth=0)
-        if stacked:
-            base.update(zip(times, tops, strict=True))
-        highest = max(highest, *tops)
+        base.update(zip(times, tops, strict=True))
+        layers.append((times, floor, tops))
+    highest = max(max(tops) for *_, tops in layers)
     limits = [step["value"] for step in panel.defaults.get("thresholds", {}).get("steps", ())][1:]
+    highest = max(highest, *(limit for limit in limits if limit <= 2 * highest), 0.0) or 1
+    most = panel.defaults.get("max", highest * 1.08)
+    ticks: Locator = MaxNLocator(5)
+    if panel.unit in ("bytes", "Bps"):
+        ticks = MultipleLocator(2 ** math.ceil(math.log2(most / 5)))
+    room = max(len(shown(tick, panel.unit)) for tick in ticks.tick_values(0, most))
+    axes = _axes(canvas, (left, top, width, height - _LEGEND), start, end, labels=8 + 5.7 * room)
+    axes.yaxis.set_major_locator(ticks)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, panel.unit)))
+    axes.set_ylim(0, most)
+    inks = [panel.line_colour(name, number) for number, (name, *_) in enumerate(every)]
+    for ink, (times, floor, tops) in zip(inks, layers, strict=True):
+        xs, lows, highs = _broken(times, floor, tops)
+        axes.plot(xs, highs, color=ink, linewidth=1.1)
+        axes.fill_between(xs, lows, highs, color=ink, alpha=custom["fillOpacity"] / 100, linewidth=0)
     for limit in limits:
-        if limit <= 2 * highest:
-            axes.axhline(limit, color=colour("red"), linewidth=0.9, linestyle=(0, (6, 4)))
-            highest = max(highest, limit)
+        axes.axhline(limit, color=colour("red"), linewidth=0.9, linestyle=(0, (6, 4)))
     for mark in panel.marks:
         axes.axvline(mark, color=colour("red"), linewidth=0.6, linestyle=(0, (3, 3)), alpha=0.55)
-    axes.set_ylim(0, panel.defaults.get("max", highest * 1.08 or 1))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, panel.unit)))
-    if panel.unit in ("bytes", "Bps"):
-        axes.yaxis.set_major_locator(MultipleLocator(2 ** math.ceil(math.log2(highest / 5 or 1))))
-    names = [(name, panel.line_colour(name, number)) for number, (name, *_) in enumerate(every)]
+    names = [(name, ink) for (name, *_), ink in zip(every, inks, strict=True)]
     _legend(canvas, left, top + height - 6, width, names)
 
 
-def _broken(times: list[float], values: list[float]) -> tuple[list[float], list[float]]:
-    """The line, broken where a sample is missing."""
-    step = min((b - a for a, b in itertools.pairwise(times)), default=1)
-    xs, ys = times[:1], values[:1]
-    for before, at, value in zip(times, times[1:], values[1:], strict=False):
-        if at - before > 1.5 * step:
-            xs, ys = [*xs, at], [*ys, math.nan]
-        xs, ys = [*xs, at], [*ys, value]
-    return xs, ys
+def _broken(times: list[float], *rows: list[float]) -> list[list[float]]:
+    """The times and the rows, broken where a sample is missing."""
+    step = min((after - before for before, after in itertools.pairwise(times)), default=1)
+    points = [(at, *values) for at, *values in zip(times, *rows, strict=True)]
+    whole = points[:1]
+    for before, point in itertools.pairwise(points):
+        if point[0] - before[0] > 1.5 * step:
+            whole.append((point[0], *[math.nan] * len(rows)))
+        whole.append(point)
+    return [list(column) for column in zip(*whole, strict=True)]
 
 
 def _legend(canvas: Canvas, left: float, middle: float, width: float, names: list[tuple[str, str]]) -> None:
@@ -173,13 +176,12 @@ def _legend(canvas: Canvas, left: float, middle: float, width: float, names: lis
         x += used
 
 
-def _axes(canvas: Canvas, box: Box, start: float, end: float, labels: float = 58) -> Any:
+def _axes(canvas: Canvas, box: Box, start: float, end: float, labels: float) -> Any:
     left, top, width, height = box
     axes = canvas.axes(left + labels, top, width - labels, height - 18)
     axes.set_xlim(start, end)
     axes.xaxis.set_major_locator(MultipleLocator(30 if width > 380 else 60))
     axes.xaxis.set_major_formatter(FuncFormatter(_clock))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.tick_params(length=0, labelsize=8)
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -220,7 +222,7 @@ def _heat(canvas: Canvas, panel: Panel, inner: Box, start: float, end: float) ->
         below = {at: here.get(at, below[at]) for at in times}
     used = [number for number, row in enumerate(counts) if max(row) > 0.5]
     first, last = min(used), max(used)
-    axes = _axes(canvas, inner, start, end)
+    axes = _axes(canvas, inner, start, end, labels=50)
     rows = [[value if value > 0.5 else math.nan for value in row] for row in counts[first : last + 1]]
     axes.pcolormesh(times, range(len(rows)), rows, cmap="turbo", norm=LogNorm(0.5), shading="nearest")
     bounds = [bound for bound, *_ in series][first : last + 1]

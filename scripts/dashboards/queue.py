@@ -74,7 +74,7 @@ BACKLOG = Section(
         "Jobs per second by what became of them: accepted and completed should lie on one another.",
         "ops",
         Query(rate("adapter_jobs_total", "outcome"), "{{outcome}}"),
-        colours={"failed": RED},
+        colours={"accepted": BLUE, "completed": GREEN, "failed": RED, "given_back": YELLOW},
     ),
 )
 

@@ -23,7 +23,7 @@ from tests.monitoring.shipped import RULE_FILES
 FACTOR = 240
 """Every duration of the rules is divided by this: five minutes take 1.25 s, six hours a minute and a half."""
 SCRAPE = "500ms"
-STEP_S = 1.0
+STEP_S = 0.5
 WINDOW = "10s"
 """What `$__rate_interval` stands for."""
 
@@ -114,6 +114,13 @@ class Prometheus:
                 return True
             time.sleep(0.1)
         return False
+
+    def watch(self, seconds: float) -> None:
+        """Do nothing but look."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self.look()
+            time.sleep(0.1)
 
 
 def has_data(series: list[Any]) -> bool:

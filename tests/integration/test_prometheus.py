@@ -178,7 +178,7 @@ def _lived(night: Night) -> Night:
     prometheus = night.prometheus
     eventually(lambda: prometheus.targets_up() == 3 and not prometheus.firing().keys() - _SLOW)
     night.began = time.time()
-    prometheus.saw("any", within_s=12)
+    prometheus.watch(12)
     night.quiet = frozenset(prometheus.fired)
     for fault in FAULTS:
         fault(night)
@@ -187,6 +187,7 @@ def _lived(night: Night) -> Night:
     while prometheus.look() and time.monotonic() < until:
         time.sleep(0.2)
     night.left = frozenset(prometheus.look())
+    prometheus.watch(3)
     ended = time.time()
     for name, panel in PANELS.items():
         night.shown[name] = {
