@@ -43,7 +43,7 @@ def model(
     max_batch_size: int = 0,
     feature_names: Sequence[str] = (),
     labels: dict[str, str] | None = None,
-    deprecated_versions: Sequence[str] = (),
+    deprecated_since: dict[str, date] | None = None,
     sunset: dict[str, date] | None = None,
 ) -> ModelMetadata:
     """A model; without `outputs` it has its inputs' likes."""
@@ -58,7 +58,7 @@ def model(
         outputs=tuple(outputs) or inputs,
         feature_names=tuple(feature_names),
         labels=labels or {},
-        deprecated_versions=frozenset(deprecated_versions),
+        deprecated_since=deprecated_since or {},
         sunset=sunset or {},
     )
 

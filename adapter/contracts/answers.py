@@ -1,6 +1,8 @@
 """JSON answers."""
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from email.utils import format_datetime
 from typing import Any
 
 import numpy as np
@@ -68,10 +70,17 @@ def timestamp(seconds: float | None = None) -> str:
 
 def version_headers(metadata: ModelMetadata) -> dict[str, str]:
     """`Deprecation` (RFC 9745) and `Sunset` (RFC 8594) of a version that is on its way out."""
-    if not metadata.deprecated:
+    since = _midnight(metadata.deprecated_since, metadata.version)
+    if since is None:
         return {}
-    headers = {"Deprecation": "@0"}
-    day = metadata.sunset.get(metadata.version) or metadata.sunset.get("*")
-    if day is not None:
-        headers["Sunset"] = day.strftime("%a, %d %b %Y 00:00:00 GMT")
+    headers = {"Deprecation": f"@{since.timestamp():.0f}"}
+    sunset = _midnight(metadata.sunset, metadata.version)
+    if sunset is not None:
+        headers["Sunset"] = format_datetime(sunset, usegmt=True)
     return headers
+
+
+def _midnight(days: Mapping[str, date], version: str) -> datetime | None:
+    """When the version's day begins, or that of all versions, in UTC."""
+    day = days.get(version) or days.get("*")
+    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC)

@@ -101,7 +101,7 @@ class ModelMetadata:
     `max_batch_size` 0 means that the model does not batch; otherwise axis 0 of every tensor is the batch.
     `versions` are all versions served now, ascending. `feature_names` name the last axis of the only input.
     `batch_calls`: calls in flight above which requests are joined, 0 joins none, None is the setting's.
-    `labels` map names to versions; `deprecated_versions` and `sunset` go by version, "*" is all of them.
+    `labels` map names to versions; `deprecated_since` and `sunset` go by version, "*" is all of them.
     """
 
     name: str
@@ -114,7 +114,7 @@ class ModelMetadata:
     outputs: tuple[TensorMetadata, ...]
     feature_names: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
-    deprecated_versions: frozenset[str] = frozenset()
+    deprecated_since: Mapping[str, date] = field(default_factory=dict)
     sunset: Mapping[str, date] = field(default_factory=dict)
     batch_calls: int | None = None
 
@@ -130,7 +130,7 @@ class ModelMetadata:
 
     def deprecates(self, version: str) -> bool:
         """Whether `version` of this model is on its way out."""
-        return not self.deprecated_versions.isdisjoint((version, "*"))
+        return version in self.deprecated_since or "*" in self.deprecated_since
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,15 @@
 """Triton's model repository as the model registry: what is served, and how each model is described."""
 
 import asyncio
-import json
 import time
-from collections.abc import Mapping, Sequence
-from datetime import date
-from typing import Any
+from collections.abc import Sequence
 
 import structlog
-from tritonclient.grpc import model_config_pb2 as model_config
 
 from adapter.core.errors import ModelNotFound, ModelNotReady
-from adapter.core.types import ModelMetadata, ModelVersion, TensorMetadata
+from adapter.core.types import ModelMetadata, ModelVersion
 from adapter.triton.balancer import Balancer
+from adapter.triton.description import describe
 from adapter.triton.pool import AWAY
 from adapter.triton.transport import GrpcTransport
 
@@ -20,19 +17,6 @@ _log = structlog.get_logger()
 
 _RELOAD_S = 3.0
 """How long a model that is loaded anew may be gone."""
-
-_FRAMEWORKS = {
-    "onnxruntime": "onnx",
-    "tensorflow": "tensorflow",
-    "pytorch": "pytorch",
-    "tensorrt": "tensorrt",
-    "openvino": "openvino",
-    "python": "python",
-    "fil": "forest",
-    "dali": "dali",
-    "vllm": "vllm",
-    "tensorrtllm": "tensorrt-llm",
-}
 
 
 class _Snapshot:
@@ -128,7 +112,11 @@ class Registry:
             raise
 
     async def _describe(self, name: str, version: str, served: Sequence[str]) -> ModelMetadata:
-        return _from_config(await self._transport.model_config(name, version), version, tuple(served))
+        config = await self._transport.model_config(name, version)
+        metadata, ignored = describe(config, version, tuple(served))
+        for parameter, reason in ignored.items():
+            _log.warning("model parameter ignored", model=name, parameter=parameter, reason=reason)
+        return metadata
 
 
 def _served(lines: Sequence[ModelVersion], name: str, version: str) -> Sequence[str]:
@@ -145,101 +133,3 @@ def _served(lines: Sequence[ModelVersion], name: str, version: str) -> Sequence[
         failed = ["it failed to load, and the server's log says why"] if reasons else []
         raise ModelNotReady(": ".join([f"Model {name} is not ready", *(away or failed)[:1]]))
     return ready
-
-
-def _from_config(config: Any, version: str, versions: tuple[str, ...]) -> ModelMetadata:
-    """Triton's `ModelConfig` protobuf → ModelMetadata."""
-    inputs = tuple(_tensor(config, tensor, optional=tensor.optional) for tensor in config.input)
-    parameters = _Parameters(config)
-    return ModelMetadata(
-        name=config.name,
-        version=version,
-        versions=versions,
-        platform=config.platform or config.backend,
-        framework=_framework(config),
-        max_batch_size=config.max_batch_size,
-        inputs=inputs,
-        outputs=tuple(_tensor(config, tensor) for tensor in config.output),
-        feature_names=parameters.features(inputs),
-        labels={label: str(target) for label, target in parameters.json("labels", dict).items()},
-        deprecated_versions=frozenset(map(str, parameters.json("deprecated_versions", list))),
-        sunset=parameters.dates("sunset"),
-        batch_calls=parameters.batch_calls(),
-    )
-
-
-def _tensor(config: Any, tensor: Any, *, optional: bool = False) -> TensorMetadata:
-    datatype = model_config.DataType.Name(tensor.data_type).removeprefix("TYPE_")
-    batch = (-1,) if config.max_batch_size > 0 else ()
-    shape = batch + tuple(tensor.dims)
-    return TensorMetadata(tensor.name, "BYTES" if datatype == "STRING" else datatype, shape, optional)
-
-
-def _framework(config: Any) -> str:
-    """MIaaS's `framework`: what the model was made with, by the backend that runs it."""
-    if config.HasField("ensemble_scheduling"):
-        return "ensemble"
-    backend = config.backend or config.platform.partition("_")[0]
-    return str(_FRAMEWORKS.get(backend, backend))
-
-
-class _Parameters:
-    """The adapter's own parameters in a model's config: `miaas.<key>`, each a JSON document."""
-
-    def __init__(self, config: Any) -> None:
-        self._model = config.name
-        self._batch_axes = int(config.max_batch_size > 0)
-        self._alone = config.HasField("sequence_batching") or config.model_transaction_policy.decoupled
-        self._values: Mapping[str, Any] = config.parameters
-
-    def json(self, key: str, kind: type[Any]) -> Any:
-        """The parameter's value, or an empty one when it is missing or not of that kind."""
-        full = f"miaas.{key}"
-        if full not in self._values:
-            return kind()
-        try:
-            value = json.loads(self._values[full].string_value)
-        except ValueError:
-            value = None
-        if isinstance(value, kind):
-            return value
-        _log.warning("model parameter ignored", model=self._model, parameter=full, expected=kind.__name__)
-        return kind()
-
-    def features(self, inputs: Sequence[TensorMetadata]) -> tuple[str, ...]:
-        """Names for the places along the last axis of the only input, if they can be that."""
-        names = self.json("feature_names", list)
-        if not names:
-            return ()
-        dims = inputs[0].shape[self._batch_axes :] if len(inputs) == 1 else ()
-        fit = (
-            dims[-1:] in ((len(names),), (-1,))
-            and all(type(name) is str for name in names)
-            and len(set(names)) == len(names)
-            and inputs[0].name not in names
-        )
-        if fit:
-            return tuple(names)
-        _log.warning(
-            "model parameter ignored", model=self._model, parameter="miaas.feature_names", value=names
-        )
-        return ()
-
-    def batch_calls(self) -> int | None:
-        """Calls in flight above which requests are joined; 0, never, where requests form a sequence."""
-        if self._alone:
-            return 0
-        calls = self.json("batch_calls", int) if "miaas.batch_calls" in self._values else None
-        return None if calls is None else max(0, calls)
-
-    def dates(self, key: str) -> dict[str, date]:
-        """A parameter that maps versions to days (ISO 8601); what is no day is left out."""
-        days: dict[str, date] = {}
-        for version, day in self.json(key, dict).items():
-            try:
-                days[version] = date.fromisoformat(day)
-            except (TypeError, ValueError):
-                _log.warning(
-                    "model parameter ignored", model=self._model, parameter=f"miaas.{key}", value=day
-                )
-        return days

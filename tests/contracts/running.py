@@ -32,7 +32,7 @@ MODELS = [
         max_batch_size=8,
         feature_names=("sepal_length", "sepal_width", "petal_length", "petal_width"),
         labels={"stable": "1"},
-        deprecated_versions=("1",),
+        deprecated_since={"1": date(2026, 6, 30)},
         sunset={"1": date(2027, 1, 31)},
     )
     for version in ("1", "2")

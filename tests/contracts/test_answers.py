@@ -11,6 +11,7 @@ from adapter.contracts.answers import json_response, timestamp, version_headers
 from tests.fakes import model, tensor
 
 NAN, INFINITY = float("nan"), float("inf")
+SINCE = date(2026, 6, 30)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -57,27 +58,28 @@ def test_times_are_iso_8601_in_utc(seconds: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "deprecated", "sunset", "headers"),
+    ("version", "since", "sunset", "headers"),
     [
-        ("2", ["1"], {"1": date(2027, 1, 31)}, {}),
-        ("1", ["1"], {}, {"Deprecation": "@0"}),
-        ("1", ["1"], {"2": date(2027, 1, 31)}, {"Deprecation": "@0"}),
+        ("2", {"1": SINCE}, {"1": date(2027, 1, 31)}, {}),
+        ("1", {"1": SINCE}, {}, {"Deprecation": "@1782777600"}),
+        ("1", {"1": SINCE, "*": date(2020, 1, 1)}, {}, {"Deprecation": "@1782777600"}),
+        ("1", {"1": SINCE}, {"2": date(2027, 1, 31)}, {"Deprecation": "@1782777600"}),
         (
             "1",
-            ["1"],
+            {"1": SINCE},
             {"1": date(2027, 1, 31), "*": date(2030, 1, 1)},
-            {"Deprecation": "@0", "Sunset": "Sun, 31 Jan 2027 00:00:00 GMT"},
+            {"Deprecation": "@1782777600", "Sunset": "Sun, 31 Jan 2027 00:00:00 GMT"},
         ),
         (
             "7",
-            ["*"],
+            {"*": date(1970, 1, 1)},
             {"*": date(2028, 2, 29)},
             {"Deprecation": "@0", "Sunset": "Tue, 29 Feb 2028 00:00:00 GMT"},
         ),
     ],
 )
 def test_a_version_on_its_way_out_says_so(
-    version: str, deprecated: list[str], sunset: dict[str, date], headers: dict[str, str]
+    version: str, since: dict[str, date], sunset: dict[str, date], headers: dict[str, str]
 ) -> None:
-    metadata = model(tensor("x", "FP32", -1), version=version, deprecated_versions=deprecated, sunset=sunset)
+    metadata = model(tensor("x", "FP32", -1), version=version, deprecated_since=since, sunset=sunset)
     assert version_headers(metadata) == headers

@@ -19,7 +19,7 @@ IRIS = model(
     max_batch_size=8,
     feature_names=("sl", "sw", "pl", "pw"),
     labels={"stable": "2"},
-    deprecated_versions=("1",),
+    deprecated_since={"1": date(2026, 6, 30)},
     sunset={"1": date(2027, 1, 31)},
 )
 
@@ -55,7 +55,7 @@ def test_the_list_holds_each_version_that_is_served() -> None:
         ModelVersion("broken", "", ready=False, reason="failed to load"),
         ModelVersion("went-away", "1", ready=True),
     ]
-    old = model(tensor("x", "FP32", -1), name="old", version="7", deprecated_versions=("*",))
+    old = model(tensor("x", "FP32", -1), name="old", version="7", deprecated_since={"*": date(2026, 6, 30)})
     assert list_body(lines, {"sklearn-iris": IRIS, "old": old}) == {
         "models": [
             {"id": "sklearn-iris@1", "name": "sklearn-iris", "version": "1", "status": "deprecated"},

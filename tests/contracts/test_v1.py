@@ -244,7 +244,9 @@ def test_a_model_is_described_with_one_body_everywhere(api: Api, path: str, vers
     assert body["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 4]}]
     assert body["status"] == ("deprecated" if version == "1" else "active")
     deprecation = (response.headers.get("deprecation"), response.headers.get("sunset"))
-    assert deprecation == (("@0", "Sun, 31 Jan 2027 00:00:00 GMT") if version == "1" else (None, None))
+    assert deprecation == (
+        ("@1782777600", "Sun, 31 Jan 2027 00:00:00 GMT") if version == "1" else (None, None)
+    )
 
 
 @pytest.mark.parametrize(("place", "version"), [("", "2"), ("/versions/1", "1"), ("/labels/stable", "1")])

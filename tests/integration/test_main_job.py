@@ -104,7 +104,7 @@ def test_the_registry_lists_every_version(up: Up) -> None:
 
 def test_a_deprecated_version_says_so_in_its_headers(up: Up) -> None:
     answer = up.client.get("/v1/models/sklearn-iris/versions/1")
-    assert answer.headers["Deprecation"].startswith("@")
+    assert answer.headers["Deprecation"] == "@1782777600"  # 2026-06-30
     assert answer.headers["Sunset"] == "Wed, 30 Jun 2027 00:00:00 GMT"
     assert "Deprecation" not in up.client.get("/v1/models/sklearn-iris").headers
 

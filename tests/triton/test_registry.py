@@ -74,7 +74,7 @@ def test_a_model_is_described_from_its_configuration(transport: FakeTransport) -
     transport.parameters = {
         "feature_names": ["a", "b", "c", "d"],
         "labels": {"stable": 2, "canary": "10"},
-        "deprecated_versions": [1, "2"],
+        "deprecated_versions": {"1": "2026-06-30", "2": "2026-07-01"},
         "sunset": {"1": "2027-01-31"},
     }
     metadata = described(transport)
@@ -84,10 +84,15 @@ def test_a_model_is_described_from_its_configuration(transport: FakeTransport) -
     assert metadata.outputs == (TensorMetadata("y", "BYTES", (-1, 1)),)
     assert metadata.feature_names == ("a", "b", "c", "d")
     assert metadata.labels == {"stable": "2", "canary": "10"}
-    assert metadata.deprecated_versions == {"1", "2"}
+    assert metadata.deprecated_since == {"1": date(2026, 6, 30), "2": date(2026, 7, 1)}
     assert metadata.sunset == {"1": date(2027, 1, 31)}
     assert not metadata.deprecated
     assert described(transport, version="2").deprecated
+
+
+def test_deprecated_versions_may_come_without_their_day(transport: FakeTransport) -> None:
+    transport.parameters = {"deprecated_versions": [1, "2"]}
+    assert described(transport).deprecated_since == {"1": date(1970, 1, 1), "2": date(1970, 1, 1)}
 
 
 def test_without_batching_there_is_no_batch_axis(transport: FakeTransport) -> None:
@@ -145,7 +150,7 @@ def test_feature_names_may_be_as_many_as_there_are(transport: FakeTransport) -> 
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"labels": [1], "deprecated_versions": {"1": True}, "sunset": []},
+        {"labels": [1], "deprecated_versions": {"1": True}, "sunset": [], "batch_calls": True},
         {"labels": "{", "deprecated_versions": "nonsense", "sunset": {"1": "soon", "2": 3, "3": None}},
     ],
 )
@@ -154,7 +159,8 @@ def test_other_parameters_that_cannot_be_are_passed_over(
 ) -> None:
     transport.parameters = parameters
     metadata = described(transport)
-    assert (metadata.labels, metadata.deprecated_versions, metadata.sunset) == ({}, frozenset(), {})
+    assert (metadata.labels, metadata.deprecated_since, metadata.sunset) == ({}, {}, {})
+    assert metadata.batch_calls is None
 
 
 def test_only_what_is_loaded_is_served(transport: FakeTransport) -> None:
