@@ -30,7 +30,7 @@ test-numpy2:
 else
 test-numpy2: $(VENV)-numpy2/.installed
 	$(VENV)-numpy2/bin/python -m pytest -q --ignore tests/integration --ignore tests/standalone \
-	  --ignore tests/monitoring
+	  --ignore tests/monitoring --ignore tests/models
 endif
 
 # What bytes can do to the codec, for a minute.
@@ -88,7 +88,7 @@ clean:
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 with its venv module is needed (Debian: python3-venv)"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[standalone,models,test,dev,docs]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[standalone,models,demo,test,dev,docs]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.installed

@@ -1,4 +1,4 @@
-"""The command line: `up`, `serve`, `worker`, `keys`, `queue`. Commands import inside: `--help` is quick."""
+"""The command line. Commands import what they need inside: `--help` is quick."""
 
 from importlib import metadata
 from pathlib import Path
@@ -8,9 +8,10 @@ import typer
 
 from adapter.cli_common import fail, read_settings
 from adapter.cli_keys import keys
+from adapter.cli_models import DEFAULT_REPOSITORY
+from adapter.cli_models import app as models_app
+from adapter.cli_predict import predict, result, submit
 from adapter.cli_queue import app as queue_app
-
-DEFAULT_REPOSITORY = Path("model_repository")
 
 app = typer.Typer(
     name="miaas-adapter",
@@ -22,7 +23,11 @@ app = typer.Typer(
 )
 
 app.add_typer(keys)
+app.add_typer(models_app, name="models")
 app.add_typer(queue_app, name="queue")
+app.command()(predict)
+app.command()(submit)
+app.command()(result)
 
 Host = Annotated[str | None, typer.Option(help="Address that the API listens on.")]
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port of the API; 0 takes a free one.")]
@@ -60,7 +65,8 @@ def up(
     port: Port = None,
     ops_port: OpsPort = None,
     model_repository: Annotated[
-        Path | None, typer.Option(help="Folder of the models. [default: ./model_repository]")
+        Path | None,
+        typer.Option(help="Folder of the models; without it ./model_repository, or the demo models."),
     ] = None,
     state_dir: Annotated[
         Path | None, typer.Option(help="Folder for keys, the queue's files, logs and up.json.")
@@ -74,13 +80,19 @@ def up(
     from rich.console import Console
 
     from adapter.standalone.errors import StartError
+    from adapter.standalone.repository import demo
     from adapter.standalone.supervisor import up as run
 
     settings = read_settings(host=host, port=port, ops_port=ops_port, state_dir=state_dir)
     settings = settings.model_copy(update={"state_dir": settings.state_dir.absolute()})
     repository = model_repository or DEFAULT_REPOSITORY
     if model_repository is None and not repository.is_dir():
-        fail("there is no folder model_repository here; pass one with --model-repository", 2)
+        repository = demo()
+        typer.echo(
+            "no folder model_repository here: these are the demo models; `miaas-adapter models add` makes "
+            "one of your own, --model-repository names another",
+            err=True,
+        )
     try:
         run(settings, repository, workers, tls, Console())
     except StartError as error:

@@ -1,11 +1,14 @@
-"""What every command of the command line does alike: reads the settings, and fails in one line."""
+"""What the commands of the command line do alike: read the settings, print tables, fail in one line."""
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
     from adapter.settings import Settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def read_settings(**options: Any) -> "Settings":
@@ -34,3 +37,21 @@ def read_settings(**options: Any) -> "Settings":
 def fail(message: str, code: int) -> NoReturn:
     typer.echo(message, err=True)
     raise typer.Exit(code)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the rows, which have the same keys, under these."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        typer.echo("none")
+        return
+    shown = Table()
+    for key in rows[0]:
+        shown.add_column(key, overflow="fold")
+    for row in rows:
+        # As it is: brackets are no markup.
+        shown.add_row(*(Text(str(value)) for value in row.values()))
+    Console().print(shown)

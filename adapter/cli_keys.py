@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapter.cli_common import fail, read_settings
+from adapter.cli_common import AsJson, fail, read_settings
 
 if TYPE_CHECKING:
     from adapter.security.keyfile import StoredKey
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 keys = typer.Typer(name="keys", help="Make, list, revoke and rotate API keys.", no_args_is_help=True)
 
 StateDir = Annotated[Path | None, typer.Option(help="Folder that holds the keys.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Which = Annotated[str, typer.Argument(metavar="ID|NAME", help="A key's id, or its client's name.")]
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -44,7 +43,7 @@ def create(
         int | None, typer.Option(min=0, help="Its own requests per minute; 0 is no limit.")
     ] = None,
     state_dir: StateDir = None,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a key for a client and show it, once."""
     with _store(state_dir) as store:
@@ -54,7 +53,7 @@ def create(
 
 
 @keys.command("list")
-def list_(state_dir: StateDir = None, as_json: Json = False) -> None:
+def list_(state_dir: StateDir = None, as_json: AsJson = False) -> None:
     """Show every key that was not revoked, without its secret."""
     with _store(state_dir) as store:
         stored = store.all()
@@ -68,7 +67,7 @@ def list_(state_dir: StateDir = None, as_json: Json = False) -> None:
 
 
 @keys.command()
-def revoke(which: Which, state_dir: StateDir = None, as_json: Json = False) -> None:
+def revoke(which: Which, state_dir: StateDir = None, as_json: AsJson = False) -> None:
     """Revoke one key, or all keys of a client; every process knows it within 5 s."""
     with _store(state_dir) as store:
         gone = store.revoke(which)
@@ -84,7 +83,7 @@ def rotate(
     which: Which,
     overlap: Annotated[str, typer.Option(help="How long the old key still works: 0s, 30m, 12h, 7d.")] = "1d",
     state_dir: StateDir = None,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a key that takes over from an old one, and show it, once."""
     with _store(state_dir) as store:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from adapter.cli_common import fail, read_settings
+from adapter.cli_common import AsJson, fail, read_settings, table
 
 if TYPE_CHECKING:
     from adapter.jobs.admin import Line, QueueAdmin
@@ -21,7 +21,6 @@ app = typer.Typer(help="Look into the queue of asynchronous requests.", no_args_
 StateDir = Annotated[
     Path | None, typer.Option(help="State directory of a running `up`, instead of ADAPTER_NATS_URL.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Client = Annotated[str | None, typer.Option(help="Only this client's.")]
 Model = Annotated[str | None, typer.Option(help="Only for this model.")]
 Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
@@ -42,7 +41,7 @@ def status(state_dir: StateDir = None, as_json: AsJson = False) -> None:
         return
     for part in found.values():
         rows = [{"name": name, **counts} for name, counts in part.items()]
-        _table(rows)
+        table(rows)
 
 
 @app.command("list")
@@ -73,7 +72,7 @@ def list_(
     if as_json:
         typer.echo(json.dumps(found))
     else:
-        _table(found)
+        table(found)
 
 
 @app.command()
@@ -174,19 +173,6 @@ async def _admin(state_dir: Path | None) -> "AsyncIterator[QueueAdmin]":
         yield QueueAdmin(connection, settings)
     finally:
         await nats.close()
-
-
-def _table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    if not rows:
-        typer.echo("none")
-        return
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console().print(table)
 
 
 def _report(found: dict[str, Any], as_json: bool) -> None:

@@ -132,6 +132,13 @@ class Settings(BaseSettings):
     shutdown_timeout_s: Seconds = 8.0
     """How long requests and jobs in flight may take to finish once a stop was asked for."""
 
+    url: str | None = None
+    """Where `predict` and `submit` find the API; without it the `up` of the state folder tells."""
+    key: SecretStr | None = None
+    """API key that they send, or `@FILE` for one that stands in a file."""
+    ca_file: Path | None = None
+    """CA (PEM) of the API's certificate, for them; without it the CAs of this machine are trusted."""
+
     log_format: Literal["console", "json"] = "console"
     """Form of a log line on standard error."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

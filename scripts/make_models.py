@@ -9,30 +9,22 @@ from typing import Any
 
 import numpy as np
 import onnx
-import skl2onnx
 from numpy.typing import NDArray
-from onnx import helper
-from skl2onnx.common.data_types import FloatTensorType
 from sklearn.datasets import load_digits, load_iris
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeClassifier
 
+from adapter.core.types import TensorMetadata
+from adapter.models.sklearn_file import to_onnx
+
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
 
-# Older containers refuse newer versions of ONNX.
-OPSETS = {"": 17, "ai.onnx.ml": 3}
-IR_VERSION = 8
 
-
-def to_onnx(model: Any, features: int) -> bytes:
+def classifier(model: Any, features: int) -> bytes:
     """`model` with one tensor in, `input`, and one out: `output`, the probability of each class."""
-    graph = skl2onnx.to_onnx(
-        model,
-        initial_types=[("input", FloatTensorType([None, features]))],
-        options={"zipmap": False},
-        target_opset=OPSETS,
-    ).graph
+    onnx_model = to_onnx(model, [TensorMetadata("input", "FP32", (-1, features))])
+    graph = onnx_model.graph
     # The label is but the class of the greatest probability: without it a client has one tensor to read.
     _label, probabilities = graph.output
     for node in graph.node:
@@ -40,9 +32,6 @@ def to_onnx(model: Any, features: int) -> bytes:
     probabilities.name = "output"
     graph.ClearField("output")
     graph.output.append(probabilities)
-    # skl2onnx lists its opsets in the order of a set, another one each time.
-    opsets = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
-    onnx_model = helper.make_model(graph, ir_version=IR_VERSION, opset_imports=opsets)
     onnx.checker.check_model(onnx_model, full_check=True)
     content: bytes = onnx_model.SerializeToString(deterministic=True)
     return content
@@ -51,7 +40,7 @@ def to_onnx(model: Any, features: int) -> bytes:
 def write(path: Path, model: Any, x: NDArray[np.float64], y: NDArray[np.int64]) -> None:
     """Fit `model`, say how well it does on what it was fitted to, and write it where it has changed."""
     model.fit(x, y)
-    content = to_onnx(model, x.shape[1])
+    content = classifier(model, x.shape[1])
     path.parent.mkdir(parents=True, exist_ok=True)
     unchanged = path.exists() and path.read_bytes() == content
     if not unchanged:

@@ -48,9 +48,9 @@ def test_a_wrong_variable_is_one_line_each(tmp_path: Path, command: str) -> None
 
 
 def test_an_option_goes_before_its_variable(tmp_path: Path) -> None:
-    done = run("up", "--port", "0", cwd=tmp_path, ADAPTER_PORT="secret")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "there is no folder model_repository here; pass one with --model-repository\n"
+    done = run("up", "--port", "0", "--model-repository", "none", cwd=tmp_path, ADAPTER_PORT="secret")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "the model repository none is not a directory\n"
 
 
 def test_a_model_repository_that_is_not_there(tmp_path: Path) -> None:

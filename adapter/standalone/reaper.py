@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 RUN_VARIABLE = "MIAAS_ADAPTER_RUN"
@@ -48,6 +49,23 @@ def sweep(run: str) -> None:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
     remove_shared_memory(run)
+
+
+@asynccontextmanager
+async def standing_by(run: str) -> AsyncIterator[None]:
+    """Have one stand by as long as this process is inside; on the way out it sweeps, too."""
+    from asyncio import subprocess  # which the reaper itself does without
+
+    process = await subprocess.create_subprocess_exec(
+        *(sys.executable, "-I", "-S", __file__, run),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        await process.communicate(b"")  # closes its input
 
 
 if __name__ == "__main__":

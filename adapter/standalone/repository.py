@@ -137,6 +137,12 @@ class RepositoryWatcher:
             await transport.load_model(name)
 
 
+def demo() -> Path:
+    """The repository of the demo models: in a wheel the small ones lie here, a checkout has all."""
+    packaged = Path(__file__).parent / "demo"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "model_repository"
+
+
 def link_all(repository: Path, links: Path) -> list[str]:
     """Link the repository's models into the new folder `links`; returns the folders that are left out.
 

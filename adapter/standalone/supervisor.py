@@ -5,9 +5,7 @@ import json
 import os
 import signal
 import ssl
-import sys
 import time
-from asyncio.subprocess import DEVNULL, PIPE
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,24 +68,17 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._ask_to_stop)
-        cleaner = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", reaper.__file__, self._site.run),
-            stdin=PIPE,
-            stdout=DEVNULL,
-            start_new_session=True,
-        )
-        # None of these ends by itself but the last: an error in another is not to pass unnoticed.
-        steps = [asyncio.create_task(s) for s in (self._start(), self._trim_logs(), self._stop_asked.wait())]
-        try:
-            await _first_end(steps)
-        finally:
-            for step in steps:
-                step.cancel()
-            await asyncio.wait(steps)
-            await self._stop()
-            assert cleaner.stdin is not None  # noqa: S101 # nosec B101
-            cleaner.stdin.close()
-            await cleaner.wait()
+        async with reaper.standing_by(self._site.run):
+            # None of these ends by itself but the last: an error in another is not to pass unnoticed.
+            coroutines = (self._start(), self._trim_logs(), self._stop_asked.wait())
+            steps = [asyncio.create_task(coroutine) for coroutine in coroutines]
+            try:
+                await _first_end(steps)
+            finally:
+                for step in steps:
+                    step.cancel()
+                await asyncio.wait(steps)
+                await self._stop()
 
     def _ask_to_stop(self) -> None:
         if self._stop_asked.is_set():

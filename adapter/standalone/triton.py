@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,15 @@ class Ports:
 
 
 def command(
-    wheels: Wheels, repository: Path, backends: Path, ports: Ports, run: str, tls: Certificates | None = None
+    wheels: Wheels,
+    repository: Path,
+    backends: Path,
+    ports: Ports,
+    run: str,
+    tls: Certificates | None = None,
+    models: Sequence[str] = ("*",),
 ) -> list[str]:
-    """The command line: models of `repository`, backends of `backends`, shared memory named after `run`.
+    """The command line: `models` of `repository`, backends of `backends`, shared memory named after `run`.
 
     With `tls` gRPC speaks TLS, to clients with a certificate of the same CA alone.
     """
@@ -42,7 +48,7 @@ def command(
         f"--model-repository={repository}",
         # RepositoryWatcher follows what changes after the start.
         "--model-control-mode=explicit",
-        "--load-model=*",
+        *(f"--load-model={model}" for model in models),
         f"--backend-directory={backends}",
         f"--backend-config=python,shm-region-prefix-name={run}",
         f"--http-address={LOOPBACK}",
