@@ -30,7 +30,7 @@ test-numpy2:
 else
 test-numpy2: $(VENV)-numpy2/.installed
 	$(VENV)-numpy2/bin/python -m pytest -q --ignore tests/integration --ignore tests/standalone \
-	  --ignore tests/monitoring --ignore tests/models
+	  --ignore tests/monitoring --ignore tests/models --ignore tests/shipping
 endif
 
 # What bytes can do to the codec, for a minute.
