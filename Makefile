@@ -74,6 +74,7 @@ format: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/python -m scripts.document_settings
 	$(BIN)/python -m scripts.document_openapi
+	$(BIN)/python -m scripts.document_helm
 	$(BIN)/python -m scripts.document_metrics
 	$(BIN)/python -m scripts.dashboards
 
