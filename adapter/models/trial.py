@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adapter.core.errors import AdapterError, InferenceFailed
 from adapter.core.types import InferRequest, InferResponse, ModelMetadata, Parameter
-from adapter.core.wire import decode_response, encode_request
+from adapter.core.wire import decode_response, request_parts
 from adapter.models.samples import sample_tensor
 from adapter.standalone.scratch import scratch_triton
 from adapter.triton.description import describe
@@ -61,7 +61,7 @@ async def _try(transport: GrpcTransport, name: str, version: str, trial: Trial) 
     parameters = _SEQUENCE if config.HasField("sequence_batching") else {}
     request = InferRequest(name, version, inputs, parameters=parameters)
     try:
-        answer = await transport.infer(encode_request(request), TIMEOUT_S)
+        answer = await transport.infer(request_parts(request), TIMEOUT_S)
         _check(metadata, decode_response(answer), rows)
     except AdapterError as error:
         asked = ", ".join(f"{tensor.name} {tensor.datatype} {list(tensor.shape)}" for tensor in inputs)

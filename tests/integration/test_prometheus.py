@@ -26,7 +26,8 @@ from adapter.standalone.network import LOOPBACK, hold_port, port_of
 from tests.integration.certificates import Files
 from tests.integration.conftest import FOR_TESTS, Up, eventually, make_repository, start_up
 from tests.integration.prometheus import WINDOW, Prometheus, has_data, start_prometheus
-from tests.integration.site import Service, job
+from tests.integration.services import Service
+from tests.integration.site import job
 from tests.integration.traffic import traffic
 from tests.models.generate import write_count_model
 from tests.monitoring.shipped import ALERTS, GUIDE, PANELS
@@ -168,7 +169,8 @@ def _second_adapter(stack: ExitStack, up: Up, folder: Path, certificate: Files) 
             return httpx.get(f"http://{LOOPBACK}:{ops_port}/readyz").status_code == 200
         return False
 
-    service = Service("second", command, environment, folder / "second.log", ready)
+    url = f"https://{LOOPBACK}:{port}"
+    service = Service("second", url, command, environment, folder / "second.log", ready)
     stack.callback(service.kill)
     service.start().wait_up()
     return service, ops_port
