@@ -24,7 +24,12 @@ from tests.models.generate import build
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 START_S = 120.0
-FOR_TESTS = {"ADAPTER_METADATA_TTL_S": "0.2", "ADAPTER_RATE_LIMIT_PER_MINUTE": "0"}
+FOR_TESTS = {
+    "ADAPTER_METADATA_TTL_S": "0.2",
+    "ADAPTER_RATE_LIMIT_PER_MINUTE": "0",
+    # All that is ever logged is searched for secrets in the end.
+    "ADAPTER_LOG_LEVEL": "debug",
+}
 
 
 @dataclass

@@ -48,7 +48,7 @@ class Nats:
         write_configuration(configuration, self.port, self.folder / "store")
         configuration.write_text(configuration.read_text() + self.more)
         command = [str(find().nats_server), "--config", str(configuration)]
-        with (self.folder / "log").open("ab") as log:
+        with (self.folder / "nats.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         until = time.monotonic() + 10
         while not is_open(self.port):

@@ -102,6 +102,7 @@ def serving(folder: Path, **settings: str) -> Iterator[Api]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ADAPTER_")}
         environment |= {"ADAPTER_STATE_DIR": str(folder), "ADAPTER_TRITON_GRPC_URL": "127.0.0.1:1"}
         environment |= {"ADAPTER_NATS_URL": "nats://127.0.0.1:1", "ADAPTER_SHUTDOWN_TIMEOUT_S": "1"}
+        environment |= {"ADAPTER_LOG_LEVEL": "debug"}
         environment |= {f"ADAPTER_{name}": value for name, value in settings.items()}
         command = [sys.executable, "-m", "adapter", "serve"]
         command += ["--fd", str(api.fileno()), "--ops-fd", str(ops.fileno())]

@@ -89,6 +89,7 @@ def open_site(
             "ack_wait_s": 2,
             "metadata_ttl_s": 0.5,
             "rate_limit_per_minute": 0,
+            "log_level": "debug",
         }
         ours = {f"ADAPTER_{name.upper()}": str(v) for name, v in {**defaults, **settings}.items()}
         api = [stage.api(f"api-{n}", ours) for n in range(apis)]

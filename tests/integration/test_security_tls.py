@@ -15,6 +15,7 @@ import trustme
 
 from tests.integration.certificates import Files
 from tests.integration.serving import SHARED, Api, Nats, make_key, serving, wait_for
+from tests.leaks import CANARY
 
 
 @pytest.fixture
@@ -114,18 +115,18 @@ def test_nats_without_tls_is_told_nothing(files: Files, tmp_path: Path, asked_by
         nats.holder.close()
 
 
-@pytest.mark.parametrize("password", ["hunter2", "wrong"])
+@pytest.mark.parametrize("password", [CANARY, f"wrong-{CANARY}"])
 def test_nats_asks_for_a_password(tmp_path: Path, password: str) -> None:
-    nats = Nats(tmp_path, 'authorization { user: "adapter", password: "hunter2" }')
+    nats = Nats(tmp_path, f'authorization {{ user: "adapter", password: "{CANARY}" }}')
     try:
         nats.start()
         named = {"NATS_URL": nats.url, "NATS_USER": "adapter", "NATS_PASSWORD": password}
         with serving(tmp_path, **named) as api:
-            told = SHARED if password == "hunter2" else "Authorization Violation"
+            told = SHARED if password == CANARY else "Authorization Violation"
             wait_for(lambda: api.says(told))
             # Without NATS it serves all the same.
             assert httpx.get(f"{api.url}/", headers=make_key(tmp_path, "alice")).status_code == 200
-            assert api.says(SHARED) == (password == "hunter2")
+            assert api.says(SHARED) == (password == CANARY)
             assert not api.says(password)
     finally:
         nats.kill()

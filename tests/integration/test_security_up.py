@@ -22,10 +22,10 @@ from tritonclient.grpc import service_pb2 as pb
 from adapter.app import Services, contract_routers, openapi_document
 from adapter.settings import Settings
 from tests.integration.conftest import Up, eventually, make_repository, start_up
+from tests.leaks import CANARY
 from tests.security.oidc import AUDIENCE, Provider, make_key
 
 IRIS = {"instances": [[5.1, 3.5, 1.4, 0.2]]}
-CANARY = "canary4711"
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def secure(tmp_path_factory: pytest.TempPathFactory, provider: Provider) -> Iter
     folder = tmp_path_factory.mktemp("secure")
     settings = {"ADAPTER_OAUTH_ISSUER": provider.url, "ADAPTER_OAUTH_AUDIENCE": AUDIENCE}
     repository = make_repository(folder, "sklearn-iris")
-    with start_up(folder, repository, "--tls", **settings, ADAPTER_LOG_LEVEL="debug") as running:
+    with start_up(folder, repository, "--tls", **settings) as running:
         yield running
 
 

@@ -31,7 +31,7 @@ class Up:
     def __init__(self, state_dir: Path, repository: Path, *options: str) -> None:
         self.state_dir = state_dir
         self.up_json = state_dir / "up.json"
-        with (state_dir.parent / f"{state_dir.name}.out").open("w") as output:
+        with (state_dir.parent / f"{state_dir.name}-up.log").open("w") as output:
             self.process = subprocess.Popen(
                 command(state_dir, repository, *options),
                 env=environment(),
