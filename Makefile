@@ -8,8 +8,8 @@ FIND = for p in $(1); do $$p -c 'import sys, ensurepip; print(sys.executable)' 2
 PYTHON ?= $(shell $(call FIND,python3.12 python3.11))
 PYTHON_NUMPY2 ?= $(shell $(call FIND,python3.13 $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
-.PHONY: up monitor test test-numpy2 fuzz soak bench bench-async bench-guard overload hangups flame lint audit \
-  format docs lock clean
+.PHONY: up monitor test test-numpy2 fuzz soak soak-cluster bench bench-async bench-guard overload hangups flame \
+  lint audit format docs lock clean
 
 up: $(VENV)/.installed $(IMAGENET)
 	@$(BIN)/miaas-adapter up $(ARGS)
@@ -40,6 +40,10 @@ fuzz: $(VENV)/.installed
 # Everything is killed in turn under load, for half an hour. ARGS='--minutes 10 --jobs 30000' for less.
 soak: $(VENV)/.installed
 	$(BIN)/python -m tests.soak.soak $(ARGS)
+
+# A whole cluster under load of all contracts: each process killed, half of each kind at once. Needs haproxy.
+soak-cluster: $(VENV)/.installed
+	$(BIN)/python -m tests.soak.cluster $(ARGS)
 
 # Asynchronous jobs per second, beside what JetStream alone does in the same run.
 bench-async: $(VENV)/.installed

@@ -40,7 +40,10 @@ class Endpoint:
         """Models of its repository, with their states, as it told last."""
         self.silence = asyncio.get_running_loop().create_future()
         """Done while it is connected and answers nothing."""
-        self._ready: frozenset[tuple[str, str]] = frozenset()
+        self.ready: frozenset[tuple[str, str]] = frozenset()
+        """Names and versions that were ready when it told last."""
+        self.models: frozenset[str] = frozenset()
+        """Names of those."""
         self._changed = changed
         self._calls: set[asyncio.Task[Any]] = set()
         self._looks: set[asyncio.Task[None]] = set()
@@ -48,11 +51,6 @@ class Endpoint:
         self._died: dict[str, float] = {}
         self._seen = 0.0
         self._watching: asyncio.Task[None] | None = None
-
-    @property
-    def ready(self) -> frozenset[tuple[str, str]]:
-        """Names and versions that were ready when it told last."""
-        return self._ready
 
     def knows(self, model: str) -> bool:
         """Whether its repository has the model, loaded or not."""
@@ -103,10 +101,11 @@ class Endpoint:
         ready = frozenset((line.name, line.version) for line in index if line.state == "READY")
         if self.silence.done():
             self.silence = asyncio.get_running_loop().create_future()
-        if self.fault or ready != self._ready:
-            if self.fault:
-                _log.info("triton in rotation", server=self.address)
-            self.fault, self._ready = "", ready
+        if self.fault:
+            _log.info("triton in rotation", server=self.address)
+        if self.fault or ready != self.ready:
+            self.fault, self.ready = "", ready
+            self.models = frozenset(name for name, _ in ready)
             self._changed()
 
     def _leave(self, error: AdapterError) -> None:
@@ -155,9 +154,11 @@ class Endpoint:
         """Let the calls in flight end, then let go of it."""
         if self._watching:
             self._watching.cancel()
-        if self._calls:
-            await asyncio.wait(self._calls)
-        await self.transport.close()
+        try:
+            if self._calls:
+                await asyncio.wait(self._calls)
+        finally:
+            await self.transport.close()
 
     async def close(self) -> None:
         """Let go of it now."""

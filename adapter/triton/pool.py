@@ -59,7 +59,7 @@ class Pool:
         Rendezvous hashing: when a server comes or goes for good, the sequences of the others stay where they
         are. One that is away for a time keeps its sequences, for their state may still be there.
         """
-        having = [each for each in self.endpoints if any(name == model for name, _ in each.ready)]
+        having = [each for each in self.endpoints if model in each.models]
 
         def weight(endpoint: Endpoint) -> bytes:
             return blake2b(f"{endpoint.address}\n{model}\n{sequence}".encode(), digest_size=8).digest()

@@ -245,9 +245,8 @@ def test_models_are_loaded_and_unloaded_everywhere(pair: Tritons) -> None:
 
         pair.servers[0].kill()
         await asker.until("cannot", "ok")
-        with pytest.raises(
-            EngineUnavailable, match=f"^Triton is away: {pair.addresses[0]} .*; done on all others$"
-        ):
+        told = f"^Triton is away: {pair.addresses[0]} cannot be reached; done on all others$"
+        with pytest.raises(EngineUnavailable, match=told):
             await asker.engine.load("count")
         pair.servers[0].start()
         await asker.until("ok", "ok")
