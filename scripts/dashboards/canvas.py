@@ -11,7 +11,7 @@ WIDTH, UNIT, GAP = 1600, 38, 8
 """Pixels: the page's width, a grid row's height with its gap, the gap."""
 HEAD = 54
 PAGE, PANEL, EDGE, TEXT, QUIET, GRID = "#111217", "#181b1f", "#25282e", "#d5d6de", "#8e9099", "#2a2d34"
-COLOURS = {"green": "#73BF69", "red": "#F2495C", "blue": "#5794F2", "yellow": "#FADE2A"}
+COLOURS = {"green": "#73BF69", "red": "#F2495C", "blue": "#5794F2", "purple": "#B877D9"}
 PALETTE = (
     *("#73BF69", "#F2CC0C", "#8AB8FF", "#FF780A", "#F2495C", "#5794F2", "#B877D9", "#705DA0", "#37872D"),
     *("#FADE2A", "#447EBC", "#C15C17", "#890F02", "#0A437C", "#6D1F62", "#584477"),

@@ -15,7 +15,7 @@ Panel = stat.Panel | series.Panel | statetimeline.Panel | table.Panel | heatmap.
 P = TypeVar("P", stat.Panel, series.Panel, statetimeline.Panel, table.Panel, heatmap.Panel)
 
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
-GREEN, YELLOW, RED, BLUE, PURPLE, GREY = "green", "#EAB839", "red", "blue", "purple", "#8e8e8e"
+GREEN, YELLOW, RED, BLUE, PURPLE = "green", "#EAB839", "red", "blue", "purple"
 
 Step = tuple[float, str]
 """From this value on, this colour."""

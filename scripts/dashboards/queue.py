@@ -1,7 +1,7 @@
 """Queue: are jobs kept up with, and what becomes of them."""
 
 from scripts.dashboards.page import Section
-from scripts.dashboards.panels import BLUE, GREEN, RED, YELLOW, Query, heat, lines, number
+from scripts.dashboards.panels import BLUE, GREEN, PURPLE, RED, YELLOW, Query, heat, lines, number
 from scripts.dashboards.promql import STAGES, mean, quantile, rate
 
 WAIT = 'stage="job_wait"'
@@ -74,7 +74,7 @@ BACKLOG = Section(
         "Jobs per second by what became of them: accepted and completed should lie on one another.",
         "ops",
         Query(rate("adapter_jobs_total", "outcome"), "{{outcome}}"),
-        colours={"accepted": BLUE, "completed": GREEN, "failed": RED, "given_back": YELLOW},
+        colours={"accepted": BLUE, "completed": GREEN, "failed": RED, "given_back": PURPLE},
     ),
 )
 

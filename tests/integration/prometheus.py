@@ -3,7 +3,6 @@
 import math
 import re
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,10 +64,11 @@ class Prometheus:
 
     url: str
     fired: dict[str, Fired] = field(default_factory=dict)
+    caught: set[str] = field(default_factory=set)
+    """Alerts that fired after their own fault was made."""
 
     def __post_init__(self) -> None:
         self.client = httpx.Client(base_url=self.url, timeout=20)
-        self._watching = threading.Event()
 
     def ask(self, path: str, **parameters: Any) -> Any:
         """`data` of an answer of the API."""
@@ -105,12 +105,16 @@ class Prometheus:
             self.fired.setdefault(name, Fired(now, now, annotations)).last = now
         return firing
 
-    def saw(self, *alerts: str, within_s: float = 40) -> bool:
-        """Whether all of these alerts have fired, for which it waits a while."""
+    def expect(self, since: float, *alerts: str, within_s: float = 40) -> bool:
+        """Wait until all of these alerts have fired after their fault was made; False when it takes too long.
+
+        Those that have are `caught`.
+        """
         until = time.monotonic() + within_s
         while time.monotonic() < until:
             self.look()
-            if self.fired.keys() >= set(alerts):
+            self.caught |= {name for name in alerts if name in self.fired and self.fired[name].last >= since}
+            if self.caught >= set(alerts):
                 return True
             time.sleep(0.1)
         return False
