@@ -145,7 +145,7 @@ def create_app(settings: Settings, services: Services) -> ASGIApp:
         metrics=services.metrics,
         open_paths=open_paths,
     )
-    outer = Journal(outer, settings.access_log_sample)
+    outer = Journal(outer, settings.access_log_sample, services.metrics)
     return Forwarded(outer, Networks(settings.trusted_proxies)) if settings.trusted_proxies else outer
 
 

@@ -1,4 +1,4 @@
-"""`python -m bench.observing`: what a request's id, its line in the log and its spans cost.
+"""`python -m bench.observing`: what a request's id, its metrics, its line in the log and its spans cost.
 
 CPU microseconds per request of this process, with the threads that write lines and export spans: no server,
 no network and no model, but an application that answers at once and has the stages of a prediction. Rounds of
@@ -22,7 +22,7 @@ _ROUNDS = 7
 _NOBODY = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_TIMEOUT": "0.1"}
 _VARIANTS: dict[str, dict[str, str]] = {
     "the application alone": {},
-    "with an id, no line": {"ADAPTER_ACCESS_LOG_SAMPLE": "0"},
+    "with an id and metrics, no line": {"ADAPTER_ACCESS_LOG_SAMPLE": "0"},
     "with a line, JSON": {"ADAPTER_LOG_FORMAT": "json"},
     "with a line for people": {"ADAPTER_LOG_FORMAT": "console"},
     "no line, tracing, this one not recorded": {
@@ -65,13 +65,15 @@ def _show(medians: dict[str, float]) -> None:
 
 def _measure(with_journal: bool) -> float:
     from adapter.contracts.journal import Journal
+    from adapter.core.metrics import Metrics
     from adapter.logs import configure_logs
     from adapter.settings import Settings
     from adapter.traces import exported_spans
 
     settings = Settings()
     configure_logs(settings)
-    app: ASGIApp = Journal(_answer, settings.access_log_sample) if with_journal else _answer
+    journal = Journal(_answer, settings.access_log_sample, Metrics())
+    app: ASGIApp = journal if with_journal else _answer
     with exported_spans("bench"):
         asyncio.run(_requests(app, 500))
         began = time.process_time()

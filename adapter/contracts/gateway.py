@@ -1,13 +1,11 @@
-"""The door that every request comes through: who is calling, may they, how often, and how did it go."""
-
-from time import perf_counter
+"""The door that every request comes through: who is calling, may they, and how often."""
 
 import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapter.contracts.direct import DirectRoutes
-from adapter.contracts.errors import contract_of, error_response, unexpected
+from adapter.contracts.errors import error_response, unexpected
 from adapter.contracts.scopes import ScopeTable
 from adapter.core.errors import (
     AdapterError,
@@ -16,7 +14,7 @@ from adapter.core.errors import (
     RateLimited,
     Unauthenticated,
 )
-from adapter.core.metrics import CONTRACTS, Metrics
+from adapter.core.metrics import Metrics
 from adapter.core.ports import Authenticator, RateLimiter
 from adapter.core.types import Client, Quota
 
@@ -25,24 +23,12 @@ _audit = structlog.get_logger("audit")
 RawHeaders = list[tuple[bytes, bytes]]
 
 
-class _Traffic:
-    """One contract's series that every request changes."""
-
-    def __init__(self, metrics: Metrics, contract: str) -> None:
-        self.in_flight = metrics.requests_in_flight.labels(contract)
-        self.bytes_in = metrics.request_bytes.labels(contract)
-        self.bytes_out = metrics.response_bytes.labels(contract)
-
-
 class Gateway:
-    """The outermost ASGI layer.
+    """The ASGI layer around the contracts.
 
     Fails closed: a path that is not in `open_paths` asks for credentials, whether it is known or not.
 
-    Leaves the client in `scope["state"]["client"]`; a handler that found its model names it in
-    `scope["state"]["model"]` and `["version"]`, so that no made-up name ever becomes a metric's label, and
-    one that answers an error itself leaves its code in `scope["state"]["error"]`. A `trace_id` there becomes
-    the exemplar of the time that the request took.
+    Leaves the client in `scope["state"]["client"]`, and the code of an error that it answers in `["error"]`.
     """
 
     def __init__(
@@ -61,7 +47,6 @@ class Gateway:
         self._scopes = scopes
         self._direct = direct
         self._metrics = metrics
-        self._traffic = {contract: _Traffic(metrics, contract) for contract in CONTRACTS}
         self._open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,29 +54,17 @@ class Gateway:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = perf_counter()
         state = scope.setdefault("state", {})
-        contract = contract_of(scope["path"])
-        traffic = self._traffic[contract]
-        traffic.in_flight.inc()
-        status = bytes_in = bytes_out = 0
+        begun = False
         quota_headers: RawHeaders = []
 
-        async def counted(message: Message) -> None:
-            nonlocal status, bytes_out
+        async def answer(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                begun = True
                 if quota_headers:
                     message["headers"] = [*message.get("headers", ()), *quota_headers]
-            else:
-                bytes_out += len(message.get("body", b""))
             await send(message)
-
-        async def received() -> Message:
-            nonlocal bytes_in
-            message = await receive()
-            bytes_in += len(message.get("body", b""))
-            return message
 
         try:
             if scope["path"] not in self._open_paths:
@@ -103,27 +76,18 @@ class Gateway:
                         raise RateLimited(f"more than {quota.limit} requests in a minute", quota.reset_s)
                 self._authorize(client, scope)
             app = self._direct.find(scope) or self._app
-            await app(scope, received, counted)
+            await app(scope, receive, answer)
         except AdapterError as error:
             state["error"] = error.code
-            await error_response(scope["path"], error)(scope, receive, counted)
+            await error_response(scope["path"], error)(scope, receive, answer)
         except ClientDisconnect:
-            status = 499
+            pass  # there is nobody to answer
         except Exception:
             # Nothing of it is shown; the server writes it into its log.
             state["error"] = AdapterError.code
-            if not status:
-                await unexpected(scope["path"])(scope, receive, counted)
+            if not begun:
+                await unexpected(scope["path"])(scope, receive, answer)
             raise
-        finally:
-            traffic.in_flight.dec()
-            traffic.bytes_in.inc(bytes_in)
-            traffic.bytes_out.inc(bytes_out)
-            if "error" in state:
-                self._metrics.refused(state["error"])
-            labels = contract, state.get("model", ""), state.get("version", ""), str(status)
-            series = self._metrics.request_seconds.labels(*labels)
-            series.observe(perf_counter() - started, trace_id=state.get("trace_id"))
 
     async def _identify(self, scope: Scope) -> Client:
         """The client. Raises Unauthenticated, or RateLimited when its address has failed too often."""

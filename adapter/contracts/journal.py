@@ -1,4 +1,4 @@
-"""What is kept of a request: its id, its place in a trace, and its line in the log."""
+"""What is kept of a request: its id, its place in a trace, its metrics, and its line in the log."""
 
 import re
 from http import HTTPStatus
@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapter.contracts.errors import contract_of
 from adapter.core import tracing, work
+from adapter.core.metrics import CONTRACTS, Metrics
 from adapter.core.trace_context import TraceContext, read_trace_context
 from adapter.core.tracing import Attribute, Span
 from adapter.core.work import milliseconds
@@ -29,17 +30,31 @@ _LONGEST_PATH = 200
 _CLIENT_LEFT = 499
 
 
+class _Traffic:
+    """One contract's series that every request changes."""
+
+    def __init__(self, metrics: Metrics, contract: str) -> None:
+        self.in_flight = metrics.requests_in_flight.labels(contract)
+        self.bytes_in = metrics.request_bytes.labels(contract)
+        self.bytes_out = metrics.response_bytes.labels(contract)
+
+
 class Journal:
     """ASGI middleware around all that answers.
 
     A well-formed `X-Request-ID` of the client is taken, otherwise one is made; every answer carries it. A
-    trace that the client is in (`traceparent`) is gone on with; if it is kept, its id is
-    `scope["state"]["trace_id"]`.
+    trace that the client is in (`traceparent`) is gone on with; if it is kept, its id is the exemplar of the
+    time that the request took.
+
+    A handler that found its model names it in `scope["state"]["model"]` and `["version"]`, so that no made-up
+    name ever becomes a metric's label; whoever answers an error leaves its code in `["error"]`.
     """
 
-    def __init__(self, app: ASGIApp, sample: float) -> None:
+    def __init__(self, app: ASGIApp, sample: float, metrics: Metrics) -> None:
         self._app = app
         self._sample = sample
+        self._metrics = metrics
+        self._traffic = {contract: _Traffic(metrics, contract) for contract in CONTRACTS}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one HTTP request; everything else goes straight on."""
@@ -52,6 +67,9 @@ class Journal:
         at_hand = work.begin(request_id)
         tracing.resume(parent)
         status = bytes_in = bytes_out = 0
+        contract, trace_id = contract_of(scope["path"]), None
+        traffic = self._traffic[contract]
+        traffic.in_flight.inc()
 
         async def counted_receive() -> Message:
             nonlocal bytes_in
@@ -71,7 +89,7 @@ class Journal:
         with tracing.span(scope["method"], "server") as span:
             trace = tracing.current()
             if trace is not None and trace.sampled:
-                state["trace_id"] = trace.trace_id
+                trace_id = trace.trace_id
             try:
                 await self._app(scope, counted_receive, counted_send)
                 status = status or _CLIENT_LEFT
@@ -79,10 +97,18 @@ class Journal:
                 status = status or HTTPStatus.INTERNAL_SERVER_ERROR.value
                 raise
             finally:
+                seconds = perf_counter() - began
+                traffic.in_flight.dec()
+                traffic.bytes_in.inc(bytes_in)
+                traffic.bytes_out.inc(bytes_out)
+                if "error" in state:
+                    self._metrics.refused(state["error"])
+                labels = contract, state.get("model", ""), state.get("version", ""), str(status)
+                self._metrics.request_seconds.labels(*labels).observe(seconds, trace_id=trace_id)
                 if span.recording:
                     _describe(span, scope, status, request_id)
                 if wanted(status, self._sample):
-                    ms = milliseconds(perf_counter() - began)
+                    ms = milliseconds(seconds)
                     _tell(scope, status, ms=ms, bytes_in=bytes_in, bytes_out=bytes_out, **at_hand.timings)
 
 

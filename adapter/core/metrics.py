@@ -49,7 +49,7 @@ class Metrics:
             "adapter_request_duration_seconds",
             "Time from a request's headers to the last byte of its answer. Model and version are empty where "
             "a request names none that exists; code is the HTTP status, 499 where the client hung up before "
-            "an answer, 0 where a shutdown cut the request off.",
+            "an answer.",
             _REQUEST_SECONDS,
             {"contract": CONTRACTS, "model": _ANY, "version": _ANY, "code": _ANY},
         )

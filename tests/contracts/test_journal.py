@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from adapter.contracts.journal import Journal, wanted
 from adapter.core import tracing, work
+from adapter.core.metrics import Metrics
 from tests.spans import CLIENTS, recorded
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -21,10 +22,10 @@ TRACED = (b"traceparent", CLIENTS.traceparent.encode())
 
 @dataclass
 class Asked:
-    """One request: what was answered, the state that was left, and the lines that were logged."""
+    """One request: what was answered, what was counted, and the lines that were logged."""
 
     sent: list[Message]
-    state: dict[str, Any]
+    metrics: Metrics
     lines: list[MutableMapping[str, Any]]
 
     @property
@@ -32,16 +33,22 @@ class Asked:
         headers = [header for message in self.sent for header in message.get("headers", ())]
         return [value for name, value in headers if name == b"x-request-id"]
 
+    @property
+    def exemplars(self) -> list[str]:
+        """The traces by which the time that it took can be found."""
+        [series] = self.metrics.request_seconds.series.values()
+        return [trace_id for trace_id, _, _ in series.exemplars.values()]
+
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse("hello")(scope, receive, send)
 
 
 def ask(app: App, *headers: tuple[bytes, bytes], raises: type[Exception] | None = None, **more: str) -> Asked:
-    asked = Asked([], {}, [])
+    asked = Asked([], Metrics(), [])
     scope: Scope = {
         "type": "http", "method": "GET", "path": "/v2", "scheme": "http", "http_version": "1.1",
-        "client": ("192.0.2.1", 1), "headers": headers, "state": asked.state, **more,
+        "client": ("192.0.2.1", 1), "headers": headers, **more,
     }  # fmt: skip
 
     async def send(message: Message) -> None:
@@ -51,7 +58,7 @@ def ask(app: App, *headers: tuple[bytes, bytes], raises: type[Exception] | None 
         return {"type": "http.request", "body": b"12345", "more_body": False}
 
     async def main() -> None:
-        await Journal(app, sample=1)(scope, receive, send)
+        await Journal(app, 1, asked.metrics)(scope, receive, send)
 
     with capture_logs() as asked.lines, pytest.raises(raises) if raises else nullcontext():
         asyncio.run(main())
@@ -105,15 +112,36 @@ def test_a_client_that_left_is_no_failure() -> None:
     assert (line["log_level"], line["code"]) == ("info", 499)
 
 
-def test_the_trace_is_left_in_the_state_when_somebody_keeps_it() -> None:
+def test_a_trace_that_somebody_keeps_is_the_exemplar() -> None:
     unrecorded = (b"traceparent", CLIENTS.traceparent[:-1].encode() + b"0")
-    assert ask(hello, TRACED).state["trace_id"] == CLIENTS.trace_id
-    assert "trace_id" not in ask(hello, unrecorded).state
-    assert "trace_id" not in ask(hello).state
+    assert ask(hello, TRACED).exemplars == [CLIENTS.trace_id]
+    assert ask(hello, unrecorded).exemplars == []
+    assert ask(hello).exemplars == []
     with recorded() as kept:
-        left = ask(hello).state["trace_id"]
+        [trace_id] = ask(hello).exemplars
         assert kept.spans[0].context is not None
-        assert left == f"{kept.spans[0].context.trace_id:032x}"
+        assert trace_id == f"{kept.spans[0].context.trace_id:032x}"
+
+
+def test_every_request_is_counted_however_it_ends() -> None:
+    async def breaks(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        raise KeyError("secret")
+
+    async def left(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] |= {"model": "m", "version": "7", "error": "queue_full"}
+
+    for app, raises, labels in (
+        (hello, None, ("v2", "", "", "200")),
+        (breaks, KeyError, ("v2", "", "", "500")),
+        (left, None, ("v2", "m", "7", "499")),
+    ):
+        metrics = ask(app, raises=raises).metrics
+        assert {key: series.count for key, series in metrics.request_seconds.series.items()} == {labels: 1}
+        assert metrics.requests_in_flight.labels("v2").value == 0
+        assert metrics.request_bytes.labels("v2").value == (5 if app is breaks else 0)
+        assert metrics.response_bytes.labels("v2").value == (5 if app is hello else 0)
+        assert metrics.refusals.labels("queue_full").value == (1 if app is left else 0)
 
 
 def test_whoever_is_called_knows_what_it_works_for() -> None:
@@ -142,7 +170,8 @@ def test_what_is_no_request_goes_straight_on() -> None:
     async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope["type"])
 
-    assert ask(lifespan, type="lifespan") == Asked([], {}, [])
+    asked = ask(lifespan, type="lifespan")
+    assert (asked.sent, asked.lines, asked.metrics.request_seconds.series) == ([], [], {})
     assert seen == ["lifespan"]
 
 
