@@ -6,6 +6,8 @@ FROM python:3.12.13-slim-trixie AS build
 WORKDIR /src
 COPY LICENSE README.md constraints.txt pyproject.toml ./
 COPY adapter adapter
+COPY model_repository/digits model_repository/digits
+COPY model_repository/sklearn-iris model_repository/sklearn-iris
 RUN python -m venv /opt/adapter
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/adapter/bin/pip install --disable-pip-version-check --constraint constraints.txt .
