@@ -10,8 +10,8 @@ SCHEMA = Path(__file__).parents[1] / "docker/helm/miaas-adapter/values.schema.js
 
 CHARTS_OWN = frozenset({"host", "port", "ops_host", "ops_port", "metrics_dir", "state_dir", "keys_file"})
 """What the image or the chart says already."""
-ELSEWHERE = frozenset({"triton_grpc_url", "nats_url", "tls_ended_by_proxy"})
-"""What follows from other values of the chart."""
+ELSEWHERE = frozenset({"triton_grpc_url", "nats_url", "tls_ended_by_proxy", "triton_traces_url"})
+"""What follows from other values of the chart, or is for `up` alone."""
 
 
 def documented(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Every example of README.md, run as it stands there."""
+"""Every example of README.md and of docs/getting-started.md, run as it stands there."""
 
 import os
 import re
@@ -14,8 +14,9 @@ from tests.integration.conftest import ROOT, Up
 
 BLOCK = re.compile(r"^```(bash|python|javascript)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXAMPLES = [
-    pytest.param(language, code, id=f"{language}-{number}")
-    for number, (language, code) in enumerate(BLOCK.findall((ROOT / "README.md").read_text()))
+    pytest.param(language, code, id=f"{Path(page).stem}-{language}-{number}")
+    for page in ("README.md", "docs/getting-started.md")
+    for number, (language, code) in enumerate(BLOCK.findall((ROOT / page).read_text()))
     if not code.startswith("export ")
 ]
 COMMANDS = {
@@ -24,7 +25,7 @@ COMMANDS = {
     "javascript": ["node", "--input-type=module", "-e"],
 }
 SHOWN = {
-    "bash": r'"predictions":\[\[1\.0,|"status":"queued"|expected a number \(FP32\)',
+    "bash": r'"(predictions|data)":\[\[?1\.0,|"status":"queued"|"sklearn-iris"|expected a number \(FP32\)',
     "python": r"\[\[1\.0, [\s\S]*espresso|completed \[\[1\.0",
     "javascript": r"\[ \[ 1, |completed \[",
 }
