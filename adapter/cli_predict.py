@@ -102,8 +102,10 @@ def _wait(api: "httpx.Client", request_id: str) -> Any:
 
     from adapter.cli_client import answer, unreachable
 
+    terminal = Console(stderr=True)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    shown = {"console": terminal, "transient": True, "disable": not terminal.is_terminal}
+    with Progress(*columns, **shown) as progress:
         task = progress.add_task("waiting for the result")
         try:
             while True:

@@ -83,6 +83,6 @@ def _check(metadata: ModelMetadata, response: InferResponse, rows: int | None) -
         )
         if not fits or tensor.datatype != output.datatype:
             raise InferenceFailed(
-                f"output {output.name!r} is declared as {output.datatype} {shape}, and came as "
+                f"output {output.name!r} should be {output.datatype} {shape}, and came as "
                 f"{tensor.datatype} {list(tensor.shape)}"
             )
