@@ -53,8 +53,9 @@ async def operations(
     monitor = Monitor(metrics, role, engine, queue, processes.leads, certificates, stopping)
     app = create_ops_app(checks(engine, queue), engine.servers, stopping, processes.total)
     server = QuietServer(config(app, settings, ops_tls, lambda _: None))
+    processes.open()
     serving = asyncio.create_task(server.serve(sockets=[listening]))
-    background = [asyncio.create_task(each.run()) for each in (monitor, processes)]
+    background = [asyncio.create_task(monitor.run())]
     background += [asyncio.create_task(each.watch()) for each in (tls, ops_tls) if each]
     try:
         yield
@@ -64,7 +65,7 @@ async def operations(
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        processes.close()
+        await processes.close()
 
 
 def _certificates(settings: Settings, tls: ServerTls | None) -> dict[str, Callable[[], float | None]]:

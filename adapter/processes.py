@@ -55,6 +55,8 @@ class Processes:
         self._declared = _fingerprint(metrics)
         self._writing = asyncio.Lock()
         self._trouble = ""
+        self._ending = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
         if folder is not None:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -67,16 +69,25 @@ class Processes:
                 metrics.absorb(before.metrics, living=False)
             self._write(self._dumped())
 
-    async def run(self) -> None:
-        """Write once a second, until cancelled."""
-        while True:
-            await self.write()
-            await asyncio.sleep(WRITE_EVERY_S)
+    def open(self) -> None:
+        """Begin to write once a second; needs a running event loop."""
+        if self._folder is not None:
+            self._task = asyncio.create_task(self._write_again())
+
+    async def close(self) -> None:
+        """Say that this process has ended, and give its place back."""
+        if self._folder is None:
+            return
+        self._ending.set()
+        if self._task is not None:
+            await self._task
+        await self.write()
+        with suppress(OSError):
+            os.utime(self._file, (0, 0))
+        os.close(self._lock)
 
     async def write(self) -> None:
         """Write down what this process's metrics are now."""
-        if self._folder is None:
-            return
         # In turn: what is older must not be written over what is newer.
         async with self._writing:
             await asyncio.to_thread(self._write, self._dumped())
@@ -85,9 +96,10 @@ class Processes:
         """The metrics of all processes."""
         if self._folder is None:
             return self._metrics
-        await self.write()
+        async with self._writing:
+            found = await asyncio.to_thread(self._exchange, self._folder, self._dumped())
         total, turns = Metrics(), Turns()
-        for written in await asyncio.to_thread(self._read_all, self._folder):
+        for written in found:
             for family in total.families:
                 for row in written.metrics[family.name]:
                     family.absorb([row], living=written.living)
@@ -101,14 +113,11 @@ class Processes:
         files = sorted(self._folder.glob("*.json"))
         return next((file for file in files if _lives(file)), self._file) == self._file
 
-    def close(self) -> None:
-        """Say that this process has ended, and give its place back."""
-        if self._folder is None:
-            return
-        self._write(self._dumped())
-        with suppress(OSError):
-            os.utime(self._file, (0, 0))
-        os.close(self._lock)
+    async def _write_again(self) -> None:
+        while not self._ending.is_set():
+            await self.write()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), WRITE_EVERY_S)
 
     def _dumped(self) -> bytes:
         return orjson.dumps({"declared": self._declared, "metrics": self._metrics.dump()})
@@ -124,16 +133,18 @@ class Processes:
                 self._trouble = str(error)
                 _log.warning("metrics not written", reason=self._trouble)
 
-    def _read_all(self, folder: Path) -> Sequence[_Written]:
+    def _exchange(self, folder: Path, content: bytes) -> Sequence[_Written]:
+        """Write, and read what all have written. In one go: each step waits for the event loop to let it."""
+        self._write(content)
         return [written for file in sorted(folder.glob("*.json")) if (written := self._read(file))]
 
-    def _read(self, file: Path) -> _Written | None:
+    def _read(self, path: Path) -> _Written | None:
         """What a process wrote; None of one that had other metrics, another version's."""
-        with suppress(OSError, ValueError):
-            living = _lives(file)
-            content = orjson.loads(file.read_bytes())
+        with suppress(OSError, ValueError), path.open("rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            content = orjson.loads(file.read(status.st_size))
             if content["declared"] == self._declared:
-                return _Written(content["metrics"], living)
+                return _Written(content["metrics"], _is_new(status))
         return None
 
 
@@ -153,11 +164,16 @@ def _take_place(folder: Path, role: str) -> tuple[Path, int]:
 
 
 def _lives(file: Path) -> bool:
-    """Whether the process wrote lately; one that has ended well dates its file back."""
+    """Whether the file's process does."""
     try:
-        return time.time() - file.stat().st_mtime < DEAD_AFTER_S
+        return _is_new(file.stat())
     except OSError:
         return False
+
+
+def _is_new(status: os.stat_result) -> bool:
+    """Whether a process wrote its file lately; one that has ended well dates it back."""
+    return time.time() - status.st_mtime < DEAD_AFTER_S
 
 
 def _fingerprint(metrics: Metrics) -> str:

@@ -119,7 +119,7 @@ def test_whoever_takes_a_dead_ones_place_goes_on_from_there(tmp_path: Path) -> N
 def test_a_process_that_ends_well_is_gone_at_once(tmp_path: Path) -> None:
     left, ended = Process(tmp_path), Process(tmp_path, "worker")
     ended.request(2)
-    ended.processes.close()
+    asyncio.run(ended.processes.close())
     Process.running.remove(ended)
     assert left.living("worker") == 0
     assert left.counted() == 2
