@@ -104,8 +104,8 @@ def _wait(api: "httpx.Client", request_id: str) -> Any:
 
     terminal = Console(stderr=True)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    shown = {"console": terminal, "transient": True, "disable": not terminal.is_terminal}
-    with Progress(*columns, **shown) as progress:
+    hidden = not terminal.is_terminal
+    with Progress(*columns, console=terminal, transient=True, disable=hidden) as progress:
         task = progress.add_task("waiting for the result")
         try:
             while True:
