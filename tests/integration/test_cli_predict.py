@@ -15,8 +15,9 @@ import trustme
 from PIL import Image
 
 from tests.integration.conftest import Up, eventually
+from tests.integration.services import PROGRAM
 from tests.integration.serving import make_key, serving
-from tests.integration.site import PROGRAM, open_site
+from tests.integration.site import open_site
 
 IRIS = "[[5.1, 3.5, 1.4, 0.2]]"
 
