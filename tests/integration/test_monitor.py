@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 
+from adapter.sockets import listen
+from scripts.monitor import write_configuration, write_targets
 from tests.integration.conftest import Up, eventually
 from tests.monitoring.conftest import needs
 from tests.monitoring.shipped import ALERTS
@@ -73,3 +76,39 @@ def test_without_up_it_says_so(tmp_path: Path) -> None:
     assert done.stderr == (
         f"no `up` runs on {tmp_path}: start one with `make up`, or name another with --state-dir\n"
     )
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    needs("prometheus")
+    (tmp_path / "up.json").write_text("{}")
+    with listen("127.0.0.1", 0, "") as taken:
+        port = taken.getsockname()[1]
+        command = [*MONITOR, "--state-dir", str(tmp_path), "--port", str(port)]
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"port {port} on 127.0.0.1 is in use; choose another with --port\n"
+
+
+def test_it_follows_an_up_that_is_started_anew(tmp_path: Path) -> None:
+    facts = {"ops_url": "http://127.0.0.1:8081", "triton_metrics": "http://127.0.0.1:5001/metrics"}
+    write_configuration(tmp_path, facts)
+    assert targets(tmp_path) == {"adapter": "http://127.0.0.1:8081", "triton": "http://127.0.0.1:5001"}
+    write_targets(tmp_path, facts | {"triton_metrics": "http://127.0.0.1:5002/metrics"})
+    assert targets(tmp_path) == {"adapter": "http://127.0.0.1:8081", "triton": "http://127.0.0.1:5002"}
+
+
+def test_it_trusts_the_ca_of_an_up_that_speaks_tls(tmp_path: Path) -> None:
+    facts = {"ops_url": "https://10.0.0.1:8081", "triton_metrics": "http://127.0.0.1:5001/metrics"}
+    write_configuration(tmp_path, facts | {"ca_file": "/state/tls/ca.pem"})
+    assert targets(tmp_path)["adapter"] == "https://10.0.0.1:8081"
+    [scraped] = yaml.safe_load((tmp_path / "prometheus.yml").read_text())["scrape_configs"]
+    assert scraped["tls_config"] == {"ca_file": "/state/tls/ca.pem"}
+
+
+def targets(folder: Path) -> dict[str, str]:
+    """Job → where it is scraped."""
+    found = {}
+    for entry in yaml.safe_load((folder / "targets.yml").read_text()):
+        [address] = entry["targets"]
+        found[entry["labels"]["job"]] = f"{entry['labels']['__scheme__']}://{address}"
+    return found
