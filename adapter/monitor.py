@@ -60,6 +60,7 @@ class Monitor:
         self._metrics = metrics
         self._role = role
         self._checks = checks(engine, queue)
+        self._servers = engine.servers
         self._queue = queue
         self._leads = leads
         self._certificates = certificates
@@ -75,6 +76,7 @@ class Monitor:
             try:
                 self._look_at_process()
                 well = all(await asyncio.gather(*map(self._look_at, self._checks)))
+                self._look_at_servers()
                 await self._look_at_queue()
             except Exception:
                 _log.exception("the monitor failed, and goes on")
@@ -84,6 +86,13 @@ class Monitor:
         well = await trouble(self._checks[dependency]) is None
         self._metrics.dependency_up.labels(dependency).set(int(well))
         return well
+
+    def _look_at_servers(self) -> None:
+        up = self._metrics.triton_server_up
+        # Of one that is gone for good nothing is told.
+        up.clear()
+        for server, state in self._servers().items():
+            up.labels(server).set(int(state == "ok"))
 
     async def _look_at_queue(self) -> None:
         metrics = self._metrics

@@ -80,6 +80,7 @@ class FakeEngine:
         self.requests: list[InferRequest] = []
         self.timeouts: list[float] = []
         self.loads: list[str] = []
+        self.told_of_servers: dict[str, str] = {}
         self.cancelled = 0
         self.forgotten = 0
         self.running = 0
@@ -151,7 +152,7 @@ class FakeEngine:
         raise NotImplementedError
 
     def servers(self) -> Mapping[str, str]:
-        return {}
+        return self.told_of_servers
 
     def forget(self) -> None:
         self.forgotten += 1

@@ -42,6 +42,9 @@ class Watched:
     def up(self) -> dict[str, float]:
         return {values[0]: series.value for values, series in self.metrics.dependency_up.series.items()}
 
+    def servers(self) -> dict[str, float]:
+        return {values[0]: each.value for values, each in self.metrics.triton_server_up.series.items()}
+
     def waiting(self) -> float | None:
         series = self.metrics.queue_jobs.series.get(("waiting",))
         return series.value if series else None
@@ -148,5 +151,18 @@ def test_a_process_that_is_stopping_asks_nobody_any_more() -> None:
         watched.stopping = True
         await watched._monitor.run()
         assert watched.up() == {}
+
+    asyncio.run(scenario())
+
+
+def test_each_of_several_tritons_is_told_of_as_long_as_there_is_one() -> None:
+    async def scenario() -> None:
+        async with Watched().running() as watched:
+            await soon(lambda: watched.up() == {"triton": 1, "nats": 1})
+            assert watched.servers() == {}
+            watched.engine.told_of_servers = {"a:1": "ok", "b:1": "does not answer"}
+            await soon(lambda: watched.servers() == {"a:1": 1, "b:1": 0})
+            watched.engine.told_of_servers = {"a:1": "ok"}
+            await soon(lambda: watched.servers() == {"a:1": 1})
 
     asyncio.run(scenario())

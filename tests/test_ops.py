@@ -45,6 +45,18 @@ def test_ready_while_triton_and_nats_answer() -> None:
     assert answer.json() == {"status": "ok", "checks": {"triton": "ok", "nats": "ok"}}
 
 
+def test_each_of_several_tritons_is_named() -> None:
+    process = Process()
+    process.engine.told_of_servers = {"a:8001": "ok", "b:8001": "cannot be reached"}
+    answer = process.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "status": "ok",
+        "checks": {"triton": "ok", "nats": "ok"},
+        "servers": {"a:8001": "ok", "b:8001": "cannot be reached"},
+    }
+
+
 def test_each_check_says_what_is_wrong() -> None:
     process = Process()
     process.queue.fault = QueueUnavailable("NATS cannot be reached")

@@ -150,6 +150,16 @@ class Metrics:
             {"dependency": DEPENDENCIES},
             over="min",
         )
+        self.triton_server_up = Gauge(
+            "adapter_triton_server_up",
+            "Whether every process uses this one of several Tritons: 1 or 0.",
+            {"server": _ANY},
+            over="min",
+        )
+        self.triton_failovers = Counter(
+            "adapter_triton_failovers_total",
+            "Calls that were sent to another of several Tritons, because the one before was away or went.",
+        )
         self.processes = Gauge(
             "adapter_processes",
             "Processes that run; one that is stuck for seconds does not.",

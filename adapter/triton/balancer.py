@@ -16,6 +16,7 @@ from adapter.core.errors import (
     ModelNotReady,
     NotSupported,
 )
+from adapter.core.metrics import Metrics
 from adapter.core.trace_context import TraceContext
 from adapter.triton.calls import Parts
 from adapter.triton.endpoint import Endpoint
@@ -39,8 +40,9 @@ _CONTROL_TIMEOUT_S = 5.0
 class Balancer:
     """Has the calls of a transport; `connect` makes the one to each address of `names`."""
 
-    def __init__(self, names: Names, connect: Callable[[Address], GrpcTransport]) -> None:
+    def __init__(self, names: Names, connect: Callable[[Address], GrpcTransport], metrics: Metrics) -> None:
         self._pool = Pool(names, connect)
+        self._failovers = metrics.triton_failovers.labels()
 
     def spread(self, model: str, version: str) -> int:
         """Over how many servers the calls of a model go now, 1 at least."""
@@ -87,6 +89,8 @@ class Balancer:
         error: AdapterError | None = None
         lost = 0
         while lost < _MOST_LOST and (endpoint := self._pool.pick(model, version, tried)):
+            if tried:
+                self._failovers.inc()
             tried.append(endpoint)
             asked = loop.time()
             task = endpoint.begin(call(endpoint, deadline - asked))

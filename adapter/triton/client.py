@@ -35,7 +35,7 @@ class TritonEngine:
             return GrpcTransport(address.target, credentials, lean=lean, authority=address.authority)
 
         self._transport = (
-            Balancer(Names(url), connect)
+            Balancer(Names(url), connect, metrics)
             if settings.several_tritons
             else GrpcTransport(url, credentials, lean=lean)
         )

@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import itertools
 import math
+import shutil
 import sys
 import tempfile
 import time
@@ -22,10 +23,11 @@ from typing import Any, NamedTuple
 import httpx
 
 from adapter.standalone.network import LOOPBACK
-from tests.integration.cluster import DOCUMENT, Cluster, open_cluster
+from tests.integration.cluster import Cluster, open_cluster
 from tests.integration.services import Service
 from tests.integration.site import job
 
+_DOCUMENT = Path(__file__).parents[2] / "docs" / "cluster.md"
 _PREDICTING, _PREDICT_PAUSE_S = 3, 0.03
 """Clients of each synchronous contract."""
 _SUBMITTING, _SUBMIT_PAUSE_S = 3, 0.15
@@ -240,6 +242,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30)
     options = parser.parse_args()
+    if shutil.which("haproxy") is None:
+        sys.exit("haproxy is not installed (Debian: apt-get install haproxy)")
     until = time.monotonic() + options.minutes * 60
 
     def faults(cluster: Cluster) -> Iterator[Fault]:
@@ -257,9 +261,9 @@ def main() -> None:
     for phase in run.phases:
         for problem in (*phase.errors, *phase.failures):
             print(f"{phase.name}: {problem}")
-    head, _, rest = DOCUMENT.read_text().partition(_BEGIN)
+    head, _, rest = _DOCUMENT.read_text().partition(_BEGIN)
     tail = rest.partition(_END)[2]
-    DOCUMENT.write_text("\n".join([head + _BEGIN, *rows, _END + tail]))
+    _DOCUMENT.write_text("\n".join([head + _BEGIN, *rows, _END + tail]))
     sys.exit(any(phase.errors or phase.failed or phase.lost for phase in run.phases))
 
 

@@ -16,9 +16,10 @@ from adapter.core.errors import (
     ModelCrashed,
     ModelNotFound,
 )
+from adapter.core.metrics import Metrics
 from adapter.triton.balancer import Balancer
 from adapter.triton.errors import Silent, Unreached
-from adapter.triton.names import Names
+from adapter.triton.names import Address, Names
 from adapter.triton.statistics import total
 from adapter.triton.transport import GrpcTransport
 
@@ -63,9 +64,12 @@ class Tritons:
     def __init__(self, names: str) -> None:
         self.all = {name: FakeTransport(name) for name in names}
         urls = ",".join(f"{name}:1" for name in names)
-        self.balancer = Balancer(
-            Names(urls), lambda address: cast(GrpcTransport, self.all[address.target.partition(":")[0]])
-        )
+        self.metrics = Metrics()
+
+        def connect(address: Address) -> GrpcTransport:
+            return cast(GrpcTransport, self.all[address.target.partition(":")[0]])
+
+        self.balancer = Balancer(Names(urls), connect, self.metrics)
 
     async def ask(self, version: str = "", sequence: object = None, timeout_s: float = 5) -> str:
         """The name of the server that answered."""
@@ -121,6 +125,7 @@ def test_servers_that_cannot_be_reached_are_passed_over() -> None:
             tritons.all[name].outcome = Unreached("Triton cannot be reached")
         assert await tritons.askers(4) == {"d"}
         assert [tritons.all[name].asked for name in "abc"] == [1, 1, 1]
+        assert tritons.metrics.triton_failovers.labels().value == 3
         assert tritons.balancer.servers == {
             **{f"{name}:1": "cannot be reached" for name in "abc"},
             "d:1": "ok",
