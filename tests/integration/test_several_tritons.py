@@ -12,7 +12,6 @@ from adapter.core.errors import (
     AdapterError,
     DeadlineExceeded,
     EngineUnavailable,
-    InvalidInput,
     ModelCrashed,
     ModelNotFound,
     ModelNotReady,
@@ -279,7 +278,7 @@ def test_statistics_are_added_up(pair: Tritons) -> None:
         assert one["compute_infer"]["count"] == sum(ones)
         assert [line["name"] for line in await asker.engine.statistics()] == ["count", "running-sum", "rare"]
         assert [line["name"] for line in await asker.engine.statistics("rare")] == ["rare"]
-        with pytest.raises(InvalidInput):
+        with pytest.raises(ModelNotReady):
             await asker.engine.statistics("none")
 
     run(pair, scenario)
