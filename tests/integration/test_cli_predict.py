@@ -245,6 +245,8 @@ def test_whoever_waits_waits_through_a_restart_of_the_api(tmp_path: Path) -> Non
             env=site.env,
             stderr=subprocess.PIPE,
             text=True,
+            # A program that is started in the background inherits that the signal is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         # It waits as soon as it has connected.
         eventually(lambda: psutil.Process(impatient.pid).net_connections("tcp"))

@@ -79,12 +79,9 @@ def test_scopes_are_those_that_we_know(provider: Provider, claims: dict[str, Any
 @pytest.mark.parametrize(
     ("claims", "why"),
     [
-        ({"exp": int(time.time()) - 1}, "it has expired"),
         ({"exp": None}, "a claim of iss, aud, sub, exp is missing"),
         ({"exp": float("inf")}, "it is malformed"),
         ({"exp": "soon"}, "it is malformed"),
-        ({"nbf": int(time.time()) + 600}, "it is not valid yet"),
-        ({"iat": int(time.time()) + 600}, "it is not valid yet"),
         ({"aud": "others"}, "its audience is another one"),
         ({"aud": None}, "a claim of iss, aud, sub, exp is missing"),
         ({"iss": "https://evil.example"}, "its issuer is another one"),
@@ -93,6 +90,20 @@ def test_scopes_are_those_that_we_know(provider: Provider, claims: dict[str, Any
     ],
 )
 def test_claims_that_are_wrong(provider: Provider, claims: dict[str, Any], why: str) -> None:
+    assert refusal(provider, provider.token("ES256", **claims)) == f"the token is not valid: {why}"
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "why"),
+    [
+        ("exp", -1, "it has expired"),
+        ("nbf", 600, "it is not valid yet"),
+        ("iat", 600, "it is not valid yet"),
+    ],
+)
+def test_times_that_are_wrong(provider: Provider, name: str, seconds: int, why: str) -> None:
+    # The time is that of the test: they are collected long before they run.
+    claims: dict[str, Any] = {name: int(time.time()) + seconds}
     assert refusal(provider, provider.token("ES256", **claims)) == f"the token is not valid: {why}"
 
 

@@ -61,7 +61,8 @@ def up(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Iterator[U
 
 def test_up_json(up: Up) -> None:
     info = up.info
-    assert set(info) == {"url", "ops_url", "api_key", "triton_http", "triton_grpc", "nats_url", "pids"}
+    triton = {"triton_http", "triton_grpc", "triton_metrics"}
+    assert set(info) == {"url", "ops_url", "api_key", *triton, "nats_url", "pids"}
     assert stat.S_IMODE(up.up_json.stat().st_mode) == 0o600
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", info["url"])
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+", info["ops_url"])
