@@ -30,6 +30,8 @@ class Names:
         self._found: dict[str, list[Address]] = {
             entry.removeprefix(DNS): [] for entry in entries if entry.startswith(DNS)
         }
+        self._unknown: set[str] = set()
+        """Names that could not be looked up the last time."""
 
     @property
     def change(self) -> bool:
@@ -41,8 +43,11 @@ class Names:
         for name in self._found:
             try:
                 self._found[name] = await _resolve(name)
+                self._unknown.discard(name)
             except (OSError, UnicodeError) as error:
-                _log.warning("name not resolved", name=name, error=str(error))
+                if name not in self._unknown:
+                    _log.warning("name not resolved", name=name, error=str(error))
+                self._unknown.add(name)
         return list(self._fixed | {address: None for found in self._found.values() for address in found})
 
 

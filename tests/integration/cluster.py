@@ -1,12 +1,15 @@
 """A whole cluster as plain processes: two of each, three that replicate, and haproxy with TLS in front."""
 
+import csv
 import re
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import trustme
 
 from adapter.standalone.network import LOOPBACK, is_open
@@ -20,8 +23,9 @@ class Cluster:
     """The processes, and how clients reach them."""
 
     site: Site
-    url: str
+    proxy: Service
     trust: ssl.SSLContext
+    _socket: Path
 
     @property
     def kinds(self) -> dict[str, list[Service]]:
@@ -33,6 +37,18 @@ class Cluster:
             "serve": site.apis,
             "worker": site.workers,
         }
+
+    def settled(self) -> bool:
+        """Whether the proxy uses every `serve`, and every `serve` every Triton."""
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(str(self._socket))
+            asking.sendall(b"show stat\n")
+            lines = csv.DictReader(asking.makefile())
+            states = {line["status"] for line in lines if line["svname"] not in ("FRONTEND", "BACKEND")}
+        if states != {"UP"}:
+            return False
+        urls = [f"http://{LOOPBACK}:{api.ops_port}/readyz" for api in self.site.apis]
+        return all(set(httpx.get(url).json()["servers"].values()) == {"ok"} for url in urls)
 
 
 @contextmanager
@@ -47,13 +63,14 @@ def open_cluster(folder: Path) -> Iterator[Cluster]:
         certificate = folder / "proxy.pem"
         ca.issue_cert(LOOPBACK).private_key_and_cert_chain_pem.write_to_path(str(certificate))
         configuration = folder / "haproxy.cfg"
-        configuration.write_text(_shipped_configuration(f"{LOOPBACK}:{port}", certificate, site.apis))
-        url = f"https://{LOOPBACK}:{port}"
-        command = [program, "-db", "-f", str(configuration)]
+        talk = folder / "haproxy.sock"
+        shipped = _shipped_configuration(f"{LOOPBACK}:{port}", certificate, site.apis)
+        configuration.write_text(f"{shipped}\nglobal\n  stats socket {talk}\n")
+        url, command = f"https://{LOOPBACK}:{port}", [program, "-db", "-f", str(configuration)]
         proxy = site.stage.add("haproxy", url, command, lambda: is_open(port), site.stage.env)
         site.stage.stack.callback(proxy.kill)
         proxy.start().wait_up()
-        yield Cluster(site, url, ssl.create_default_context(cadata=ca.cert_pem.bytes().decode()))
+        yield Cluster(site, proxy, ssl.create_default_context(cadata=ca.cert_pem.bytes().decode()), talk)
 
 
 def _shipped_configuration(listen: str, certificate: Path, apis: list[Service]) -> str:

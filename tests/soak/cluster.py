@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from adapter.standalone.network import LOOPBACK
 from tests.integration.cluster import Cluster, open_cluster
 from tests.integration.services import Service
 from tests.integration.site import job
@@ -102,7 +101,7 @@ class Run:
         """From when to when a `serve` was being killed."""
         self._running = True
         self._client = httpx.AsyncClient(
-            base_url=cluster.url,
+            base_url=cluster.proxy.address,
             headers={"X-API-Key": cluster.site.api_key},
             verify=cluster.trust,
             timeout=60,
@@ -138,14 +137,11 @@ class Run:
             service.start()
         await asyncio.gather(*(asyncio.to_thread(service.wait_up) for service in fault.services))
         async with asyncio.timeout(_PATIENCE_S):
-            while len(self.phases[-1].accepted) < _ENOUGH or not await self._all_in_rotation():  # noqa: ASYNC110
+            while not (len(self.phases[-1].accepted) >= _ENOUGH and await self._settled()):  # noqa: ASYNC110
                 await asyncio.sleep(_SETTLE_S)
 
-    async def _all_in_rotation(self) -> bool:
-        """Whether every `serve` uses every Triton."""
-        urls = [f"http://{LOOPBACK}:{api.ops_port}/readyz" for api in self._cluster.site.apis]
-        answers = [await self._client.get(url) for url in urls]
-        return all(set(answer.json()["servers"].values()) == {"ok"} for answer in answers)
+    async def _settled(self) -> bool:
+        return await asyncio.to_thread(self._cluster.settled)
 
     async def _predict(self, ask: Ask) -> None:
         while self._running:
@@ -160,7 +156,7 @@ class Run:
             elif any(began <= killed and killing <= ended for killing, killed in self._killing):
                 self.phases[-1].in_flight += 1
             else:
-                phase.errors.append(problem)
+                phase.errors.append(f"{time.strftime('%H:%M:%S')} {problem}")
             await asyncio.sleep(_PREDICT_PAUSE_S)
 
     async def _submit(self) -> None:
@@ -256,11 +252,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, open_cluster(Path(folder)) as cluster:
         run = Run(cluster)
         asyncio.run(run.inflict(faults(cluster)))
-    rows = table(run.phases)
-    print("\n".join(rows))
-    for phase in run.phases:
-        for problem in (*phase.errors, *phase.failures):
-            print(f"{phase.name}: {problem}")
+        rows = table(run.phases)
+        print("\n".join(rows))
+        for phase in run.phases:
+            for problem in (*phase.errors, *phase.failures):
+                print(f"{phase.name}: {problem}")
+        if any(phase.errors for phase in run.phases):
+            print(cluster.proxy.log.read_text())
     head, _, rest = _DOCUMENT.read_text().partition(_BEGIN)
     tail = rest.partition(_END)[2]
     _DOCUMENT.write_text("\n".join([head + _BEGIN, *rows, _END + tail]))
