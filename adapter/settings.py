@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     """How long a result can be read; after that its id is unknown."""
     result_max_bytes: Annotated[int, Field(ge=1024)] = 256 << 20
     """Largest result of a job; a job with a larger one fails."""
-    worker_slots: Annotated[int, Field(ge=1, le=4096)] = 32
+    worker_slots: Annotated[int, Field(ge=1, le=4096)] = 64
     """Jobs that one worker process runs at a time."""
 
     state_dir: Path = Field(default_factory=lambda: user_state_path("miaas-adapter"))

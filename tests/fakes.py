@@ -4,7 +4,6 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -216,7 +215,7 @@ class FakeQueue:
         status = await self.status(client, job_id)
         job, ended = self.jobs[job_id], job_id not in self.results
         self.results.setdefault(job_id, JobResult(JobError("cancelled", "no"), job.form, job.batched))
-        return replace(status, result=self.results[job_id]), ended
+        return status._replace(result=self.results[job_id]), ended
 
     async def page(self, client: str, limit: int, before: str = "") -> JobPage:
         ids = sorted((i for i, job in self.jobs.items() if job.client == client), reverse=True)

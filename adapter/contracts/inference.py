@@ -58,7 +58,7 @@ class Inference:
         name_model(request.scope, metadata)
         request.state.job = job_id = await self._queue.submit(submission)
         self._metrics.jobs.labels("accepted").inc()
-        headers = {"Location": f"{request.url.path}/{job_id}", **version_headers(metadata)}
+        headers = {"Location": f"{request.scope['path']}/{job_id}", **version_headers(metadata)}
         if wait_s := preferred_wait(request.headers):
             headers["Preference-Applied"] = f"wait={wait_s}"
             # That it is queued is settled: whatever happens to the wait, its client must learn the id.

@@ -183,8 +183,7 @@ class Submission:
     idempotency: IdempotencyKey | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """An accepted asynchronous inference; times are seconds since the epoch.
 
     `replaces` is 0, or for a failed job that an operator queued again what stands for its failed result.
@@ -203,16 +202,14 @@ class Job:
     trace: TraceContext | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobError:
+class JobError(NamedTuple):
     """Why a job failed: a code of `adapter.core.errors` and a sentence."""
 
     code: str
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class JobResult:
+class JobResult(NamedTuple):
     """The immutable end of a job: a response or an error."""
 
     outcome: InferResponse | JobError
@@ -220,8 +217,7 @@ class JobResult:
     batched: bool
 
 
-@dataclass(frozen=True, slots=True)
-class JobStatus:
+class JobStatus(NamedTuple):
     """Where a job stands, since `timestamp`; times are epoch seconds. `result` is None until its end."""
 
     id: str

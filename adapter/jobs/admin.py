@@ -86,7 +86,7 @@ class QueueAdmin:
             return False
         job = messages.read_job_headers(headers)
         now = datetime.now(UTC).timestamp()
-        again = replace(job, deadline=now + timeout_s, replaces=stored.sequence)
+        again = job._replace(deadline=now + timeout_s, replaces=stored.sequence)
         content = {**messages.job_headers(again), messages.CHUNKS: pointer}
         await self._connection.publish(messages.job_subject(job.client, job.id), b"", content)
         return True

@@ -5,8 +5,7 @@ A call that is under way when the connection breaks fails at once.
 
 import asyncio
 from base64 import b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from nats.aio.subscription import Subscription
 
 from adapter.core.errors import AdapterError, PayloadTooLarge, QueueFull, QueueUnavailable
 from adapter.jobs.messages import Headers
+from adapter.jobs.replies import Replies
 from adapter.nats import NatsConnection
 
 _log = structlog.get_logger()
@@ -32,6 +32,8 @@ _STREAM_STORE_FAILED = 10077
 _WRONG_LAST_SEQUENCE = 10071
 _OUT_OF_STORAGE = (10023, 10028, 10047)
 NOT_FOUND = 404
+_NATS_ERRORS = (nats.errors.Error, OSError)
+"""TimeoutError is an OSError."""
 
 
 class Refused(QueueUnavailable):
@@ -62,7 +64,7 @@ class Connection:
         self._prepare = prepare
         self._nats = connection.client
         self._ready = asyncio.Event()
-        self._waiting: set[asyncio.Timeout] = set()
+        self._replies = Replies(connection.client)
 
     @property
     def ready(self) -> bool:
@@ -81,10 +83,7 @@ class Connection:
     def lose(self) -> None:
         """Fail what is under way, and whatever comes until it is ready again."""
         self._ready.clear()
-        now = asyncio.get_running_loop().time()
-        for waiting in self._waiting:
-            if not waiting.expired():
-                waiting.reschedule(now)
+        self._replies.lose()
 
     async def wait_ready(self, within_s: float) -> None:
         """Return once calls can succeed. Raises QueueUnavailable when that takes too long."""
@@ -100,26 +99,29 @@ class Connection:
         """Ask, and wait for the answer. Raises QueueUnavailable."""
         if not self._nats.is_connected:
             raise QueueUnavailable("NATS cannot be reached")
-        async with _translated(), asyncio.timeout(timeout_s) as waiting:
-            self._waiting.add(waiting)
-            try:
-                return await self._nats.request(subject, payload, timeout=timeout_s + 1, headers=headers)
-            finally:
-                self._waiting.discard(waiting)
-                if waiting.expired():
-                    self.doubt()
+        try:
+            return await self._replies.ask(subject, payload, headers, timeout_s)
+        except TimeoutError as error:
+            self.doubt()
+            raise _ours(error) from error
+        except _NATS_ERRORS as error:
+            raise _ours(error) from error
 
     async def send(self, subject: str, payload: bytes = b"", reply: str = "") -> None:
         """Publish without an answer: it may get lost. Raises QueueUnavailable."""
         if not self._nats.is_connected:
             raise QueueUnavailable("NATS cannot be reached")
-        async with _translated():
+        try:
             await self._nats.publish(subject, payload, reply)
+        except _NATS_ERRORS as error:
+            raise _ours(error) from error
 
     async def listen(self, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
         """Have `callback` called with every message on the subject. Raises QueueUnavailable."""
-        async with _translated():
+        try:
             return await self._nats.subscribe(subject, cb=callback)
+        except _NATS_ERRORS as error:
+            raise _ours(error) from error
 
     def doubt(self) -> None:
         """An answer did not come in time: see whether the server is there."""
@@ -187,10 +189,11 @@ class Connection:
         """Also after a server came back with an empty store."""
         while not self._ready.is_set():
             try:
+                await self._replies.listen()
                 await self._prepare()
                 self._ready.set()
-            except AdapterError as error:
-                _log.warning("queue not ready", reason=error.message)
+            except (AdapterError, *_NATS_ERRORS) as error:
+                _log.warning("queue not ready", reason=str(error))
                 await asyncio.sleep(_RETRY_S)
 
 
@@ -199,15 +202,11 @@ def message_size(payload: bytes, headers: Headers) -> int:
     return len(payload) + 12 + sum(len(key) + len(value) + 4 for key, value in headers.items())
 
 
-@asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
-    """NATS's errors → ours."""
-    try:
-        yield
-    except nats.errors.MaxPayloadError as error:
-        raise PayloadTooLarge("the request is larger than the queue takes") from error
-    except (nats.errors.Error, OSError, TimeoutError) as error:
-        raise QueueUnavailable("NATS does not answer") from error
+def _ours(error: Exception) -> AdapterError:
+    """One of NATS's errors as ours."""
+    if isinstance(error, nats.errors.MaxPayloadError):
+        return PayloadTooLarge("the request is larger than the queue takes")
+    return QueueUnavailable("NATS does not answer")
 
 
 def _answer(message: Msg) -> Any:

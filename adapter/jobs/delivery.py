@@ -49,8 +49,8 @@ class JetStreamDelivery:
         headers, payload, lost = message.headers or {}, message.data, None
         pointer = headers.get(messages.CHUNKS, "")
         try:
-            job = messages.read_job_headers(headers)
             if pointer:
+                job = messages.read_job_headers(headers)
                 subject = messages.input_subject(job.client, job.id)
                 payload = await chunks.get(connection, INPUTS, subject, pointer, direct=direct)
             job = messages.read_job(payload, headers)

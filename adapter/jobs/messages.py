@@ -7,7 +7,6 @@ is too large for one message stands in chunks elsewhere, and a header points to 
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal, cast
 
 import orjson
@@ -95,16 +94,20 @@ def span_attributes(operation: Literal["send", "process"], stream: str, job: Job
 
 def read_job(payload: bytes, headers: Mapping[str, str]) -> Job:
     """The opposite of `job_message`. Raises ValueError, KeyError or IndexError on a message that is none."""
-    return replace(read_job_headers(headers), request=decode_request(payload))
+    return _job(headers, decode_request(payload))
 
 
 def read_job_headers(headers: Mapping[str, str]) -> Job:
     """A job with an empty request of its model. Raises ValueError or KeyError."""
+    return _job(headers, InferRequest(headers[_MODEL], "", ()))
+
+
+def _job(headers: Mapping[str, str], request: InferRequest) -> Job:
     job_id = headers[_ID]
     return Job(
         id=job_id,
         client=orjson.loads(headers[_CLIENT]),
-        request=InferRequest(headers[_MODEL], "", ()),
+        request=request,
         form=cast(AnswerForm, headers[_FORM]),
         batched=headers[_BATCHED] == "1",
         submitted=submitted_at(job_id),

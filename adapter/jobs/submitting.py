@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from dataclasses import replace
+from contextlib import suppress
 
 import structlog
 
@@ -19,7 +19,7 @@ from adapter.jobs.streams import INPUTS, JOBS
 
 _log = structlog.get_logger()
 
-_WAKE_AFTER_S = 0.001
+_WAKE_EVERY_S = 0.005
 _COUNT_EVERY_S = 1.0
 _MOST_DOUBTFUL = 10_000
 
@@ -31,7 +31,9 @@ class Submitter:
         self._connection = connection
         self._results = results
         self._bands = Bands()
-        self._woken: dict[Lane, asyncio.Task[None]] = {}
+        self._fresh: set[Lane] = set()
+        """Lanes that got jobs since they were last told of."""
+        self._waking: dict[Lane, asyncio.Task[None]] = {}
         self._doubtful: set[str] = set()
 
     async def submit(self, submission: Submission) -> str:
@@ -62,7 +64,7 @@ class Submitter:
             first = await notes.claim(self._connection, job.client, submission.idempotency, job.id)
             if first == job.id or not await self._stands(job.client, first):
                 # Whoever claimed the key may have died before the job was stored: its id is good for us.
-                job = replace(job, id=first)
+                job = job._replace(id=first)
                 place.sequence = await self._store(job, {"Nats-Msg-Id": first})
             return first
         finally:
@@ -110,18 +112,18 @@ class Submitter:
         return await self._results.find(client, job_id, direct=False) is not None
 
     def _wake(self, lane: Lane) -> None:
-        """Tell workers that the lane has jobs: once a millisecond is enough."""
-        if lane not in self._woken:
-            self._woken[lane] = asyncio.create_task(self._wake_soon(lane))
+        """Tell workers that the lane has jobs: at once, but of many that come together now and then only."""
+        self._fresh.add(lane)
+        if lane not in self._waking:
+            self._waking[lane] = asyncio.create_task(self._keep_awake(lane))
 
-    async def _wake_soon(self, lane: Lane) -> None:
-        await asyncio.sleep(_WAKE_AFTER_S)
-        del self._woken[lane]
-        try:
-            await self._connection.send(f"{WAKE}.{lane.consumer}")
-        except QueueUnavailable:
-            # Workers look by themselves as well.
-            return
+    async def _keep_awake(self, lane: Lane) -> None:
+        while lane in self._fresh:
+            self._fresh.discard(lane)
+            with suppress(QueueUnavailable):  # workers look by themselves as well
+                await self._connection.send(f"{WAKE}.{lane.consumer}")
+            await asyncio.sleep(_WAKE_EVERY_S)
+        del self._waking[lane]
 
     async def _count(self) -> None:
         answer = await self._connection.api(f"CONSUMER.LIST.{JOBS}")
