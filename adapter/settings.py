@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     """Deadline of a synchronous inference, and of one attempt at an asynchronous one, in seconds."""
 
     batch_calls: Annotated[int, Field(ge=0, le=64)] = 2
-    """Calls of one model in flight, above which waiting requests are joined into one; 0 joins none."""
+    """Most calls of one model in flight; requests that wait meanwhile are joined into one; 0 joins none."""
     batch_queue: Annotated[int, Field(ge=1)] = 2048
     """Most requests that may wait for one model; one more is refused with 503."""
     v2_model_control: bool = False

@@ -1,8 +1,8 @@
 """Joins requests of one model that wait for Triton into one call.
 
-A call costs far more than a row of it, on both sides. So while a model has fewer than its calls in flight a
-request is sent at once, alone if it is alone; the requests that come meanwhile are joined into the next call.
-No request waits for others to come: joining adds no delay.
+A call costs far more than a row of it, on both sides. So a request is sent at once, alone if it is alone,
+while a model has fewer calls in flight than may be; the requests that come meanwhile are joined into the next
+call. No request waits for others to come: at most it waits for a quick call to end.
 """
 
 import asyncio
@@ -37,11 +37,20 @@ Kind = tuple[str, tuple[tuple[str, str, tuple[int, ...]], ...], tuple[str, ...]]
 """What requests must have in common to be joined: version, inputs without their rows, outputs."""
 
 
+_MANY = 16
+"""So many waiting requests are worth a call beside those in flight."""
+_LONG_S = 0.005
+"""Beside calls that take so long its price is no matter."""
+_WEIGHT = 0.2
+"""Of the newest call in the mean of how long they take."""
+
+
 class Limits(NamedTuple):
-    """Of one model: rows in a call, and calls in flight."""
+    """Of one model: rows in a call, calls in flight, and the servers that these are spread over."""
 
     rows: int
     calls: int
+    servers: int = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -61,7 +70,21 @@ class _Waiting:
 class _Model:
     in_flight: int = 0
     waiting: int = 0
+    call_s: float = _LONG_S
+    """How long its calls take, about."""
     queues: OrderedDict[Kind, deque[_Waiting]] = field(default_factory=OrderedDict)
+
+    def may_send(self, limits: Limits) -> bool:
+        """Whether another call may begin.
+
+        A call costs as much as many rows of it. Of quick calls it is better to have one in flight on each
+        server, with all that wait in the next, until enough wait to keep a second one worth its price.
+        """
+        if self.in_flight < limits.servers:
+            return True
+        if self.in_flight >= limits.calls:
+            return False
+        return self.waiting >= min(_MANY, limits.rows) or self.call_s >= _LONG_S
 
 
 class Batcher:
@@ -118,11 +141,11 @@ class Batcher:
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is in flight."""
-        return not (self._models or self._tasks)
+        return not self._tasks and not any(model.queues for model in self._models.values())
 
     def _send_next(self, model: _Model, limits: Limits) -> None:
         """Send what waits while fewer calls than may be are in flight; kinds take turns."""
-        while model.queues and model.in_flight < limits.calls:
+        while model.queues and model.may_send(limits):
             kind, queue = next(iter(model.queues.items()))
             batch = _take(queue, limits.rows, model)
             if queue:
@@ -144,13 +167,13 @@ class Batcher:
             waits.observe(now - waiting.since)
 
     async def _run(self, model: _Model, batch: list[_Waiting], limits: Limits) -> None:
+        began = perf_counter()
         try:
             await self._call(batch)
         finally:
             model.in_flight -= 1
+            model.call_s += _WEIGHT * (perf_counter() - began - model.call_s)
             self._send_next(model, limits)
-            if not (model.in_flight or model.queues):
-                self._models.pop(batch[0].request.model_name, None)
 
     async def _call(self, batch: list[_Waiting]) -> None:
         with _begin(batch):

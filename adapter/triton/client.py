@@ -76,9 +76,10 @@ class TritonEngine:
             # Nothing could join a request that fills more than half of a call.
             return None
         calls = self._batch_calls if known.batch_calls is None else known.batch_calls
+        servers = 1
         if isinstance(self._transport, Balancer):
-            calls *= self._transport.spread(request.model_name, request.model_version)
-        return Limits(known.max_batch_size, calls) if calls else None
+            servers = self._transport.spread(request.model_name, request.model_version)
+        return Limits(known.max_batch_size, calls * servers, servers) if calls else None
 
     async def _send(self, request: InferRequest, timeout_s: float, requests: int) -> InferResponse:
         """One call of Triton, which answers so many requests."""

@@ -118,6 +118,58 @@ def test_as_many_calls_are_in_flight_as_may_be() -> None:
     run(scenario)
 
 
+async def warm(triton: Triton, batcher: Batcher) -> None:
+    """Have the model be known as one whose calls are quick."""
+    triton.gate.set()
+    for i in range(3):
+        await batcher.infer(request(i), LIMITS, 5)
+    triton.gate.clear()
+    triton.calls.clear()
+
+
+def test_of_quick_calls_one_is_in_flight_until_many_requests_wait() -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        await warm(triton, batcher)
+        limits = Limits(rows=64, calls=2)
+        tasks = start(batcher, *[request(i) for i in range(16)], limits=limits)
+        await settle()
+        assert triton.sizes == [1]
+        tasks += start(batcher, *[request(i) for i in range(8)], limits=limits)
+        await settle()
+        assert triton.sizes == [1, 16]
+        triton.gate.set()
+        await asyncio.gather(*tasks)
+        assert triton.sizes == [1, 16, 7]
+
+    run(scenario)
+
+
+def test_a_call_that_is_full_does_not_wait_for_a_quick_one() -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        await warm(triton, batcher)
+        tasks = start(batcher, *[request(i) for i in range(6)], limits=Limits(rows=4, calls=2))
+        await settle()
+        assert triton.sizes == [1, 4]
+        triton.gate.set()
+        await asyncio.gather(*tasks)
+        assert triton.sizes == [1, 4, 1]
+
+    run(scenario)
+
+
+def test_each_server_has_a_call_of_a_quick_model() -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        await warm(triton, batcher)
+        tasks = start(batcher, *[request(i) for i in range(6)], limits=Limits(rows=8, calls=6, servers=3))
+        await settle()
+        assert triton.sizes == [1, 1, 1]
+        triton.gate.set()
+        await asyncio.gather(*tasks)
+        assert triton.sizes == [1, 1, 1, 3]
+
+    run(scenario)
+
+
 def test_only_requests_of_one_kind_are_joined() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         others = [
