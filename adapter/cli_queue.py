@@ -135,6 +135,7 @@ def _wanted(line: "Line", client: str | None, model: str | None) -> bool:
 def _run(state_dir: Path | None, ask: "Callable[[QueueAdmin], Awaitable[T]]") -> T:
     """What the queue answers; ends the process with a line when it does not."""
     from adapter.core.errors import AdapterError
+    from adapter.security.tls import TlsError
 
     async def run() -> T:
         async with _admin(state_dir) as admin:
@@ -142,8 +143,8 @@ def _run(state_dir: Path | None, ask: "Callable[[QueueAdmin], Awaitable[T]]") ->
 
     try:
         return asyncio.run(run())
-    except AdapterError as error:
-        fail(error.message, 1)
+    except (AdapterError, TlsError) as error:
+        fail(str(error), 1)
 
 
 @asynccontextmanager

@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.serving import SHARED, Api, Nats, Statuses, make_key, paced, serving, wait_for
+from tests.integration.nats import server
+from tests.integration.serving import SHARED, Api, Statuses, make_key, paced, serving, wait_for
 
 LIMIT = 1000
 EXACT = range(980, 1021)
@@ -21,10 +22,7 @@ class Pair:
     def __init__(self, folder: Path, stack: ExitStack, **settings: str) -> None:
         folder.mkdir()
         self.folder = folder
-        self.nats = Nats(folder)
-        stack.callback(self.nats.holder.close)
-        self.nats.start()
-        stack.callback(self.nats.kill)
+        self.nats = stack.enter_context(server(folder))
         self.apis: list[Api] = [
             stack.enter_context(serving(folder, NATS_URL=self.nats.url, **settings)) for _ in range(2)
         ]

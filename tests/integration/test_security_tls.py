@@ -1,10 +1,7 @@
 """TLS of the listener alone: renewed certificates, certificates of clients, plain text that is refused."""
 
-import os
 import re
 import socket
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +11,7 @@ import pytest
 import trustme
 
 from tests.integration.certificates import Files
-from tests.integration.serving import SHARED, Api, Nats, make_key, serving, wait_for
-from tests.leaks import CANARY
+from tests.integration.serving import Api, make_key, run, serving, wait_for
 
 
 @pytest.fixture
@@ -96,54 +92,6 @@ def test_clients_show_a_certificate_when_a_ca_for_them_is_set(files: Files, tmp_
         assert httpx.get(f"{api.url}/", verify=trust).status_code == 401
 
 
-@pytest.mark.parametrize("asked_by", ["scheme", "ca"])
-def test_nats_without_tls_is_told_nothing(files: Files, tmp_path: Path, asked_by: str) -> None:
-    nats = Nats(tmp_path)
-    try:
-        nats.start()
-        named = {"NATS_URL": nats.url.replace("nats:", "tls:")}
-        if asked_by == "ca":
-            named = {"NATS_URL": nats.url, "NATS_CA_FILE": str(files.ca_file)}
-        with serving(tmp_path, **named) as api:
-            wait_for(lambda: api.says("secure connection required"))
-            headers = make_key(tmp_path, "alice")
-            assert httpx.get(f"{api.url}/", headers=headers).status_code == 200
-            assert not api.says(SHARED)
-            assert list((tmp_path / "store").rglob("MIAAS*")) == []
-    finally:
-        nats.kill()
-        nats.holder.close()
-
-
-@pytest.mark.parametrize("password", [CANARY, f"wrong-{CANARY}"])
-def test_nats_asks_for_a_password(tmp_path: Path, password: str) -> None:
-    nats = Nats(tmp_path, f'authorization {{ user: "adapter", password: "{CANARY}" }}')
-    try:
-        nats.start()
-        named = {"NATS_URL": nats.url, "NATS_USER": "adapter", "NATS_PASSWORD": password}
-        with serving(tmp_path, **named) as api:
-            told = SHARED if password == CANARY else "Authorization Violation"
-            wait_for(lambda: api.says(told))
-            # Without NATS it serves all the same.
-            assert httpx.get(f"{api.url}/", headers=make_key(tmp_path, "alice")).status_code == 200
-            assert api.says(SHARED) == (password == CANARY)
-            assert not api.says(password)
-    finally:
-        nats.kill()
-        nats.holder.close()
-
-
-def run(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ADAPTER_")}
-    return subprocess.run(
-        [sys.executable, "-m", "adapter", *arguments],
-        env={**inherited, "ADAPTER_STATE_DIR": str(tmp_path), **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
 REFUSAL = (
     "refused to listen in plain text on 0.0.0.0: set ADAPTER_TLS_CERT_FILE and ADAPTER_TLS_KEY_FILE, or "
     "ADAPTER_TLS_ENDED_BY_PROXY=true when a proxy in front ends TLS\n"
@@ -184,6 +132,10 @@ def test_off_loopback_it_is_tls_or_a_proxys_business(
         (
             {"TRITON_CA_FILE": "/x", "TRITON_TLS": "true"},
             "Triton's TLS files cannot be read: /x: No such file or directory\n",
+        ),
+        (
+            {"NATS_CA_FILE": "/x"},
+            "the TLS files for NATS cannot be used: No such file or directory\n",
         ),
         ({"NATS_CERT_FILE": "/x"}, "Value error, ADAPTER_NATS_CERT_FILE needs ADAPTER_NATS_KEY_FILE\n"),
         ({"OAUTH_ISSUER": "https://x"}, "Value error, ADAPTER_OAUTH_ISSUER needs ADAPTER_OAUTH_AUDIENCE\n"),
