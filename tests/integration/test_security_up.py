@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import httpx
 import jwt
+import psutil
 import pytest
 from starlette.routing import Route
 from tritonclient.grpc import service_pb2 as pb
@@ -111,6 +112,14 @@ def test_a_job_over_tls_end_to_end(secure: Up) -> None:
     assert secure.result(request_id)["status"] == "completed"
 
 
+def test_an_operator_finds_the_queue_over_tls(secure: Up) -> None:
+    command = [sys.executable, "-m", "adapter", "queue", "status", "--json"]
+    done = subprocess.run(
+        [*command, "--state-dir", str(secure.state_dir)], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["streams"].keys() >= {"MIAAS_JOBS", "MIAAS_RESULTS"}
+
+
 def test_nothing_speaks_plain_text(secure: Up) -> None:
     facts = secure.facts
     port = httpx.URL(facts["url"]).port
@@ -142,6 +151,12 @@ def test_triton_and_nats_take_none_but_the_adapter(secure: Up) -> None:
             with pytest.raises(grpc.RpcError) as caught:
                 live(pb.ServerLiveRequest(), timeout=5)
             assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    [triton] = secure.pids("triton")
+    listening = {
+        each.laddr.port for each in psutil.Process(triton).net_connections() if each.status == "LISTEN"
+    }
+    known = {facts["triton_grpc"].rpartition(":")[2], str(httpx.URL(facts["triton_metrics"]).port)}
+    assert {str(port) for port in listening} == known
     address = httpx.URL(facts["nats_url"])
     assert address.port
     with socket.create_connection((address.host, address.port), timeout=5) as nats:
