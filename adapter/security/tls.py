@@ -24,13 +24,15 @@ class TlsError(Exception):
 class ServerTls:
     """The listener's TLS, from `tls_cert_file`, `tls_key_file` and `tls_client_ca_file`.
 
-    `context` stays the same object; connections made after `watch` saw new files get the new certificate.
-    Raises TlsError when the files cannot be used.
+    `watch` puts a new `context` in the place of the old one when it saw new files: no session of the old one
+    is resumed, so that a CA that was taken out is trusted no longer. Raises TlsError when the files cannot be
+    used.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.context = _server_context(settings)
+        """For connections from now on."""
         self.expires = expiry(settings.tls_cert_file)
         """When the certificate in use ends."""
         self._seen = self._stamp()
@@ -47,9 +49,7 @@ class ServerTls:
         if stamp == self._seen:
             return
         try:
-            # First into a context that nobody uses: a key that does not fit would spoil the live one.
-            _server_context(self._settings)
-            _load(self.context, self._settings)
+            self.context = _server_context(self._settings)
             self.expires = expiry(self._settings.tls_cert_file)
         except TlsError as error:
             _log.error("renewed certificate not usable, the old one stays", reason=str(error))
@@ -74,11 +74,6 @@ def _server_context(settings: Settings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # RFC 9325: nothing below 1.2.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    _load(context, settings)
-    return context
-
-
-def _load(context: ssl.SSLContext, settings: Settings) -> None:
     try:
         context.load_cert_chain(str(settings.tls_cert_file), settings.tls_key_file, password=lambda: b"")
         if settings.tls_client_ca_file:
@@ -86,6 +81,7 @@ def _load(context: ssl.SSLContext, settings: Settings) -> None:
             context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError) as error:
         raise TlsError(f"the TLS certificate or its key cannot be used: {reason(error)}") from error
+    return context
 
 
 def reason(error: OSError) -> str:

@@ -2,6 +2,8 @@
 
 import re
 import socket
+import ssl
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -90,6 +92,68 @@ def test_clients_show_a_certificate_when_a_ca_for_them_is_set(files: Files, tmp_
         assert httpx.get(f"{api.url}/", headers=headers, verify=trust).status_code == 200
         # It stands beside the key, not in its place.
         assert httpx.get(f"{api.url}/", verify=trust).status_code == 401
+
+
+class Client:
+    """One that shows a certificate, and connects again with the session of the first time."""
+
+    def __init__(
+        self, files: Files, url: str, certificate: trustme.LeafCert, version: ssl.TLSVersion
+    ) -> None:
+        address = httpx.URL(url)
+        self._address = address.host, address.port or 0
+        self._trust = files.trust()
+        self._trust.minimum_version = self._trust.maximum_version = version
+        certificate.configure_cert(self._trust)
+        self._session: ssl.SSLSession | None = None
+
+    def is_let_in(self) -> bool:
+        """Whether a request over TLS is answered: without a key by 401."""
+        plain = socket.create_connection(self._address, timeout=10)
+        try:
+            with self._trust.wrap_socket(plain, server_hostname="localhost", session=self._session) as tls:
+                tls.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                answer = tls.recv(100)
+                self._session = tls.session
+                return answer.startswith(b"HTTP/1.1 401 ")
+        except (ssl.SSLError, ConnectionResetError):
+            return False
+        finally:
+            plain.close()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_renewed_ca_for_clients_takes_the_place_of_the_old_one(
+    files: Files, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    old, new, file = trustme.CA(), trustme.CA(), tmp_path / "clients.pem"
+    old.cert_pem.write_to_path(file)
+    with serving(tmp_path, **files.settings, TLS_CLIENT_CA_FILE=str(file)) as api:
+        before, after = (Client(files, api.url, ca.issue_cert("client"), version) for ca in (old, new))
+        assert (before.is_let_in(), before.is_let_in(), after.is_let_in()) == (True, True, False)
+        new.cert_pem.write_to_path(file)
+        wait_for(after.is_let_in)
+        # Its session is of no use either.
+        assert not before.is_let_in()
+
+
+def test_handshakes_that_never_end_do_not_hold_up_others(files: Files, tmp_path: Path) -> None:
+    headers = make_key(tmp_path, "alice")
+    with serving(tmp_path, **files.settings, HEADER_TIMEOUT_S="2") as api, ExitStack() as stack:
+        address = httpx.URL(api.url)
+        half_open = [
+            stack.enter_context(socket.create_connection((address.host, address.port or 0), timeout=20))
+            for _ in range(500)
+        ]
+        for connection in half_open[::2]:
+            connection.sendall(b"\x16\x03\x01\x02\x00\x01")
+        for _ in range(20):
+            answer = httpx.get(f"{api.url}/", headers=headers, verify=files.trust(), timeout=2)
+            assert answer.status_code == 200
+        # As those that take too long for a request's headers they are hung up on.
+        for connection in half_open:
+            with suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
 
 
 REFUSAL = (
