@@ -10,7 +10,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvloop.loop import SSLProtocol  # type: ignore[attr-defined]
 
-from adapter.protocol import HttpProtocol, limits
+from adapter.protocol import READ_WITHIN_S, HttpProtocol, limits
 from adapter.security.browser import ALWAYS, OVER_TLS
 from adapter.security.tls import ServerTls
 from adapter.settings import Settings
@@ -64,11 +64,13 @@ def config(
 def _over_tls(http: type[HttpProtocol], tls: ServerTls, within_s: float) -> Callable[..., SSLProtocol]:
     """Makes connections with the certificate and the CAs of their moment; uvicorn keeps those of its start.
 
-    A client has `within_s` for its handshake: only then its connection is one that uvicorn knows of.
+    A client has `within_s` for its handshake: only then its connection is one that uvicorn knows of. In the
+    end it has the time to take what TLS still holds.
     """
+    times = {"ssl_handshake_timeout": within_s, "ssl_shutdown_timeout": READ_WITHIN_S}
 
     def connection(**options: Any) -> SSLProtocol:
         inner = http(**options)
-        return SSLProtocol(inner.loop, inner, tls.context, None, True, ssl_handshake_timeout=within_s)
+        return SSLProtocol(inner.loop, inner, tls.context, None, True, **times)
 
     return connection

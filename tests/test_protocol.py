@@ -1,17 +1,23 @@
-"""A client that does not read what it asked for, and one that takes its time."""
+"""A client that does not read what it asked for, and one that takes its time: in plain text, and over TLS."""
 
-import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from threading import Thread
 
 import pytest
+import uvloop
 from starlette.types import Receive, Scope, Send
 
-from adapter import protocol
+from adapter import listener, protocol
 from adapter.listener import QuietServer, config
+from adapter.security.tls import server_tls
 from adapter.settings import Settings
 from adapter.sockets import listen
+from tests.integration.certificates import Files
+from tests.integration.serving import wait_for
 
 SIZE = 64 << 20
 
@@ -24,63 +30,66 @@ async def large(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": bytes(SIZE)})
 
 
-@asynccontextmanager
-async def asking() -> AsyncIterator[tuple[QuietServer, socket.socket]]:
+@pytest.fixture(params=["plain text", "TLS"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files | None:
+    return Files(tmp_path) if request.param == "TLS" else None
+
+
+@contextmanager
+def asked(files: Files | None, header: str) -> Iterator[tuple[QuietServer, socket.socket]]:
     """A server, and a client that has sent its request."""
-    served = QuietServer(config(large, Settings(), None, lambda _: None))
-    with listen("127.0.0.1", 0, "") as listening, socket.socket() as client:
-        serving = asyncio.create_task(served.serve(sockets=[listening]))
-        client.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(client, listening.getsockname())
-        await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        try:
-            yield served, client
-        finally:
-            client.close()
-            served.should_exit = True
-            await serving
+    settings = Settings(tls_cert_file=files.certificate, tls_key_file=files.key) if files else Settings()
+    served = QuietServer(config(large, settings, server_tls(settings), lambda _: None))
+    with ExitStack() as stack:
+        listening = stack.enter_context(listen("127.0.0.1", 0, ""))
+        serving = Thread(target=lambda: uvloop.run(served.serve(sockets=[listening])))
+        serving.start()
+        stack.callback(serving.join)
+        stack.callback(lambda: setattr(served, "should_exit", True))
+        client = stack.enter_context(socket.create_connection(listening.getsockname(), timeout=20))
+        if files:
+            client = stack.enter_context(files.trust().wrap_socket(client, server_hostname="localhost"))
+        client.sendall(f"GET / HTTP/1.1\r\nHost: x\r\nConnection: {header}\r\n\r\n".encode())
+        yield served, client
 
 
-async def read(client: socket.socket, most: int) -> int:
+def read(client: socket.socket, most: int) -> int:
     """Up to so many bytes; fewer at the end of the connection."""
     received = 0
-    while received < most:
-        chunk = await asyncio.get_running_loop().sock_recv(client, min(1 << 20, most - received))
-        if not chunk:
-            break
+    while received < most and (chunk := client.recv(min(1 << 20, most - received))):
         received += len(chunk)
     return received
 
 
-def test_an_answer_that_is_not_taken_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "READ_WITHIN_S", 0.5)
-
-    async def check() -> None:
-        async with asking() as (served, client):
-            began = asyncio.get_running_loop().time()
-            async with asyncio.timeout(10):
-                while not served.server_state.connections:  # noqa: ASYNC110 - nothing tells
-                    await asyncio.sleep(0.01)
-                while served.server_state.connections:  # noqa: ASYNC110 - nothing tells
-                    await asyncio.sleep(0.01)
-            assert asyncio.get_running_loop().time() - began >= 0.5
-            # What the kernel held is all that there is.
-            assert await read(client, SIZE) < SIZE
-
-    asyncio.run(check())
+def patience(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    for module in (listener, protocol):
+        monkeypatch.setattr(module, "READ_WITHIN_S", seconds)
 
 
-def test_an_answer_that_is_taken_slowly_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "READ_WITHIN_S", 1)
+def test_an_answer_that_is_not_taken_ends_the_connection(
+    files: Files | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience(monkeypatch, 0.5)
+    began = time.monotonic()
+    with asked(files, "keep-alive") as (served, client):
+        wait_for(lambda: served.server_state.connections)
+        wait_for(lambda: not served.server_state.connections, within_s=4)
+        assert time.monotonic() - began >= 0.5
+        # What the kernel held is all that there is.
+        assert read(client, SIZE) < SIZE
 
-    async def check() -> None:
-        async with asking() as (_, client):
-            received = 0
-            for _ in range(30):
-                received += await read(client, 500_000)
-                await asyncio.sleep(0.1)
-            assert received == 15_000_000
-            assert await read(client, SIZE - received) == SIZE - received
 
-    asyncio.run(check())
+def test_an_answer_that_is_taken_slowly_is_taken_whole(
+    files: Files | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience(monkeypatch, 1)
+    with asked(files, "close") as (_, client):
+        head = client.recv(1)
+        while not head.endswith(b"\r\n\r\n"):
+            head += client.recv(1)
+        received = 0
+        for _ in range(20):
+            received += read(client, 500_000)
+            time.sleep(0.1)
+        assert received == 10_000_000
+        assert read(client, SIZE - received) == SIZE - received
