@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -230,18 +230,34 @@ def test_a_scope_is_needed(secure: Up, provider: Provider) -> None:
 
 def test_a_clients_requests_do_not_exist_for_others(secure: Up, provider: Provider) -> None:
     alice = [make(secure, "alice"), make(secure, "alice")]
-    others = [make(secure, "mallory"), bearer(provider.token("one", sub="alice")), None]
+    others = [make(secure, "mallory"), bearer(provider.token("one", sub="alice")), secure.client.headers]
     body = {"model_id": "sklearn-iris", "input_data": IRIS}
     with anonymous(secure) as client:
-        request_id = client.post("/inference", json=body, headers=alice[0]).json()["request_id"]
+
+        def submit(headers: Mapping[str, str]) -> str:
+            answer = client.post("/inference", json=body, headers={**headers, "Idempotency-Key": "one"})
+            request_id: str = answer.json()["request_id"]
+            return request_id
+
+        def listed(headers: Mapping[str, str]) -> list[str]:
+            return [
+                each["request_id"] for each in client.get("/inference", headers=headers).json()["requests"]
+            ]
+
+        request_id = submit(alice[0])
         unknown = client.get("/inference/" + "0" * len(request_id), headers=alice[0])
         assert unknown.status_code == 404
         for headers in others:
-            answer = client.get(f"/inference/{request_id}", headers=headers or secure.client.headers)
-            assert answer.status_code == 404
-            assert answer.text.replace(request_id, "") == unknown.text.replace("0" * len(request_id), "")
+            for method in ("GET", "DELETE"):
+                answer = client.request(method, f"/inference/{request_id}", headers=headers)
+                assert answer.status_code == 404
+                assert answer.text.replace(request_id, "") == unknown.text.replace("0" * len(request_id), "")
+            assert submit(headers) != request_id
+            assert request_id not in listed(headers)
         # Her second key is hers too.
         assert client.get(f"/inference/{request_id}", headers=alice[1]).status_code == 200
+        assert submit(alice[1]) == request_id
+        assert listed(alice[1]) == [request_id]
 
 
 def test_a_revoked_key_is_out_within_five_seconds(secure: Up) -> None:
