@@ -173,10 +173,13 @@ async def _on_error(request: Request, error: Exception) -> Response:
         return error_response(path, error)
     if not isinstance(error, HTTPException):
         return unexpected(path)
-    message = str(error.detail)
+    message, headers = str(error.detail), dict(error.headers or {})
     if error.status_code == HTTPStatus.NOT_FOUND:
         message = f"no such path: {path[:200]}"
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         message = f"{request.method} is not allowed on {path[:200]}"
+        allowed = {*headers["Allow"].split(", ")}
+        # The gateway answers HEAD wherever there is GET.
+        headers["Allow"] = ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
     code = request.state.error = HTTPStatus(error.status_code).name.lower()
-    return error_body(path, error.status_code, code, message, headers=dict(error.headers or {}))
+    return error_body(path, error.status_code, code, message, headers=headers)

@@ -135,6 +135,7 @@ def _wanted(line: "Line", client: str | None, model: str | None) -> bool:
 def _run(state_dir: Path | None, ask: "Callable[[QueueAdmin], Awaitable[T]]") -> T:
     """What the queue answers; ends the process with a line when it does not."""
     from adapter.core.errors import AdapterError
+    from adapter.security.tls import TlsError
 
     async def run() -> T:
         async with _admin(state_dir) as admin:
@@ -142,8 +143,8 @@ def _run(state_dir: Path | None, ask: "Callable[[QueueAdmin], Awaitable[T]]") ->
 
     try:
         return asyncio.run(run())
-    except AdapterError as error:
-        fail(error.message, 1)
+    except (AdapterError, TlsError) as error:
+        fail(str(error), 1)
 
 
 @asynccontextmanager
@@ -152,14 +153,19 @@ async def _admin(state_dir: Path | None) -> "AsyncIterator[QueueAdmin]":
     from adapter.jobs.admin import QueueAdmin
     from adapter.jobs.connection import Connection
     from adapter.nats import NatsConnection
+    from adapter.standalone.certificates import Certificates
 
     settings = read_settings()
     if state_dir is not None:
         try:
-            url = json.loads((state_dir / "up.json").read_text())["nats_url"]
-            settings = settings.model_copy(update={"nats_url": url})
+            facts = json.loads((state_dir / "up.json").read_text())
+            found = {"nats_url": facts["nats_url"]}
         except (OSError, ValueError, KeyError):
             raise QueueUnavailable(f"no `up` runs on {state_dir}") from None
+        if "ca_file" in facts:
+            tls = Certificates.within(state_dir / "tls")
+            found |= {"nats_ca_file": tls.ca, "nats_cert_file": tls.client, "nats_key_file": tls.client_key}
+        settings = settings.model_copy(update=found)
 
     async def prepare() -> None:
         """An operator looks at what is there, and creates nothing."""

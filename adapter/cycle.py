@@ -1,7 +1,7 @@
 """uvicorn's cycle of a request and its answer, where an answer that is one piece is written in one piece.
 
 uvicorn writes head and body apart: two system calls, which are most of a short answer's price. What comes in
-pieces or without a size is left to it.
+pieces or without a size, or is large, is left to it.
 """
 
 from typing import Any
@@ -11,6 +11,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 _SHORT = 64 << 10
 """A body up to here is copied behind its head."""
+_PIECE = 512 << 10
+"""A body over this goes out in pieces, each once the client has taken most of the one before.
+
+TLS would else take all of it at once, and hang up on a client that then needs its time.
+"""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -60,7 +65,7 @@ class Cycle(RequestResponseCycle):
         if head is not None:
             body: bytes = message.get("body", b"")
             whole = not message.get("more_body", False) and self.scope["method"] != "HEAD"
-            if whole and (b"content-length", b"%d" % len(body)) in head["headers"]:
+            if whole and len(body) <= _PIECE and (b"content-length", b"%d" % len(body)) in head["headers"]:
                 if self.flow.write_paused and not self.disconnected:
                     await self.flow.drain()
                 if not self.disconnected:
@@ -68,7 +73,11 @@ class Cycle(RequestResponseCycle):
                 return
             self.response_started = False
             await super().send(head)  # type: ignore[arg-type]
-        await super().send(message)  # type: ignore[arg-type]
+        rest = memoryview(message.get("body", b""))
+        while len(rest) > _PIECE:
+            await super().send({**message, "body": rest[:_PIECE], "more_body": True})  # type: ignore[arg-type]
+            rest = rest[_PIECE:]
+        await super().send({**message, "body": rest})  # type: ignore[arg-type]
 
     def _write(self, status: int, headers: Headers, body: bytes) -> None:
         """All of an answer that says its size."""

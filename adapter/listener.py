@@ -4,11 +4,13 @@ import math
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvloop.loop import SSLProtocol  # type: ignore[attr-defined]
 
-from adapter.protocol import limits
+from adapter.protocol import READ_WITHIN_S, HttpProtocol, limits
 from adapter.security.browser import ALWAYS, OVER_TLS
 from adapter.security.tls import ServerTls
 from adapter.settings import Settings
@@ -37,10 +39,16 @@ def address(listening: socket.socket) -> str:
 def config(
     app: ASGIApp, settings: Settings, tls: ServerTls | None, refused: Callable[[str], None]
 ) -> uvicorn.Config:
-    """How the app is served; `refused` is told the code of what is refused before the app sees it."""
+    """How the app is served; `refused` is told the code of what is refused before the app sees it.
+
+    With `tls` it runs on uvloop alone.
+    """
+    http: Any = limits(settings, refused)
+    if tls:
+        http = _over_tls(http, tls, settings.header_timeout_s)
     return uvicorn.Config(
         app,
-        http=limits(settings, refused),
+        http=http,
         ws="none",
         log_config=None,
         access_log=False,
@@ -48,7 +56,21 @@ def config(
         headers=[*ALWAYS, *(OVER_TLS if tls else [])],
         # `Forwarded` knows which proxies to believe; uvicorn believes all on this machine.
         proxy_headers=False,
-        ssl_context_factory=(lambda *_: tls.context) if tls else None,
         backlog=BACKLOG,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
     )
+
+
+def _over_tls(http: type[HttpProtocol], tls: ServerTls, within_s: float) -> Callable[..., SSLProtocol]:
+    """Makes connections with the certificate and the CAs of their moment; uvicorn keeps those of its start.
+
+    A client has `within_s` for its handshake: only then its connection is one that uvicorn knows of. In the
+    end it has the time to take what TLS still holds.
+    """
+    times = {"ssl_handshake_timeout": within_s, "ssl_shutdown_timeout": READ_WITHIN_S}
+
+    def connection(**options: Any) -> SSLProtocol:
+        inner = http(**options)
+        return SSLProtocol(inner.loop, inner, tls.context, None, True, **times)
+
+    return connection

@@ -3,15 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
 
 import nats.errors
 import structlog
-from nats.aio.client import Client as NatsClient
-from nats.aio.client import Srv
-from nats.aio.transport import TcpTransport
 
-from adapter.security.tls import nats_is_tls, nats_options
+from adapter.nats_client import NatsClient
+from adapter.security.nats_access import connect_options, is_tls, login
 from adapter.settings import Settings
 
 _log = structlog.get_logger()
@@ -22,56 +19,21 @@ Disconnected = Callable[[], None]
 _PONG_WITHIN_S = 0.3
 
 
-class _Client(NatsClient):
-    """nats-py speaks plain text to a server that offers no TLS, or whose offer somebody took out on the way.
+class NatsConnection:
+    """Connects in the background and for ever: NATS may come up later, and go away in between.
 
-    With `tls_only` it says nothing to such a server: no credentials and no data.
-
-    It also waits, perhaps for ever, until a silent server has taken what was written; here a connection that
-    is given up ends at once, and what it had not sent is forgotten: the caller is told that it failed.
+    Raises TlsError when certificates or credentials cannot be used.
     """
 
-    tls_only = False
-
-    async def leave(self) -> None:
-        """Give the connection up, and make another one."""
-        await self._process_op_err(nats.errors.StaleConnectionError())
-
-    def _connect_command(self) -> bytes:
-        # The first thing that is sent, after the handshake if there was one.
-        if self.tls_only and not self._server_info.get("tls_required"):
-            raise nats.errors.SecureConnRequiredError
-        return super()._connect_command()
-
-    async def _process_op_err(self, e: Exception) -> None:
-        # Whatever is wrong with a connection comes by here.
-        if not self.is_closed and not self.is_reconnecting:
-            self._abort()
-            self._pending.clear()
-            self._pending_data_size = 0
-        await super()._process_op_err(e)
-
-    async def _connect_to_server(self, s: Srv) -> None:
-        # An attempt that came to nothing left its socket open.
-        self._abort()
-        await super()._connect_to_server(s)
-
-    def _abort(self) -> None:
-        if isinstance(self._transport, TcpTransport) and (writer := self._transport._io_writer):
-            writer.transport.abort()
-
-
-class NatsConnection:
-    """Connects in the background and for ever: NATS may come up later, and go away in between."""
-
     def __init__(self, settings: Settings) -> None:
-        self.client = _Client()
-        self.client.tls_only = nats_is_tls(settings)
-        self._settings = settings
+        self.client = NatsClient(is_tls(settings), login(settings))
+        self._urls = settings.nats_url.split(",")
+        self._options = connect_options(settings)
         self._users: list[tuple[Connected, Disconnected]] = []
         self._connecting: asyncio.Task[None] | None = None
         self._preparing: set[asyncio.Task[None]] = set()
         self._doubting: asyncio.Task[None] | None = None
+        self._told = ""
 
     @property
     def connected(self) -> bool:
@@ -108,20 +70,8 @@ class NatsConnection:
         await self.client.close()
 
     async def _connect(self) -> None:
-        settings = self._settings
-
-        told = ""
-
-        async def tell(error: Exception) -> None:
-            # The same trouble comes again with every attempt; it is told once.
-            nonlocal told
-            if str(error) != told:
-                told = str(error)
-                _log.warning("nats", error=told or type(error).__name__)
-
-        options: dict[str, Any] = nats_options(settings)
         await self.client.connect(
-            settings.nats_url.split(","),
+            self._urls,
             name="miaas-adapter",
             connect_timeout=2,
             reconnect_time_wait=1,
@@ -130,12 +80,19 @@ class NatsConnection:
             ping_interval=10,
             # Nothing is kept to be sent later: the caller is told that it failed.
             pending_size=-1,
-            error_cb=tell,
+            error_cb=self._tell,
             disconnected_cb=self._on_disconnected,
             reconnected_cb=self._on_connected,
-            **options,
+            **self._options,
         )
         await self._on_connected()
+
+    async def _tell(self, error: Exception) -> None:
+        # The same trouble comes again with every attempt; in one absence it is told once.
+        text = str(error) or type(error).__name__
+        if text != self._told:
+            self._told = text
+            _log.warning("nats", error=text)
 
     async def _make_sure(self) -> None:
         try:
@@ -149,6 +106,7 @@ class NatsConnection:
             self._doubting = None
 
     async def _on_connected(self) -> None:
+        self._told = ""
         self._cancel_preparing()
         for connected, _ in self._users:
             task = asyncio.ensure_future(connected())

@@ -130,7 +130,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._writing = self.loop.call_later(READ_WITHIN_S, self.transport.abort)
+        self._watch_reader()
 
     def resume_writing(self) -> None:
         self._stop(self._writing)
@@ -162,6 +162,17 @@ class HttpProtocol(HttpToolsProtocol):
             self._too_slow()
         else:
             self._timer = self.loop.call_later(_LOOK_EVERY_S, self._look_at_body)
+
+    def _watch_reader(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._writing = self.loop.call_later(READ_WITHIN_S, self._look_at_reader, left)
+
+    def _look_at_reader(self, left: int) -> None:
+        """Whether the client has taken something of what was left; a large answer may take it a while."""
+        if self.transport.get_write_buffer_size() < left:
+            self._watch_reader()
+        else:
+            self.transport.abort()
 
     def _too_slow(self) -> None:
         if self._bytes or not self._in_headers:

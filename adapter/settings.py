@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     nats_key_file: Path | None = None
     """Private key of that certificate."""
     nats_credentials_file: Path | None = None
-    """NATS credentials (`.creds`: JWT and nkey seed)."""
+    """NATS credentials: a `.creds` file (JWT and nkey seed), or a file with an nkey seed alone."""
     nats_user: str | None = None
     """User name for NATS."""
     nats_password: SecretStr | None = None

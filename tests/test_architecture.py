@@ -21,8 +21,8 @@ ALLOWED = {
     "triton": {"adapter.core", "structlog", "google.protobuf", "grpc", "hpack", "tritonclient"},
     "jobs": {"adapter.core", "adapter.nats", "structlog", "nats", "orjson"},
     "security": {
-        *("adapter.core", "adapter.nats", "cryptography", "grpc", "httpx", "jwt", "nats", "orjson"),
-        *("starlette", "structlog"),
+        *("adapter.core", "adapter.nats", "cryptography", "grpc", "httpx", "jwt", "nats", "nkeys"),
+        *("orjson", "starlette", "structlog"),
     },
 }
 # The composition roots see everything; so do the modules beside app.py, which these are made of.

@@ -27,6 +27,7 @@ class Gateway:
     """The ASGI layer around the contracts.
 
     Fails closed: a path that is not in `open_paths` asks for credentials, whether it is known or not.
+    Answers HEAD wherever there is GET.
 
     Leaves the client in `scope["state"]["client"]`, and the code of an error that it answers in `["error"]`.
     """
@@ -53,6 +54,9 @@ class Gateway:
         """Handle one HTTP request; everything else goes straight on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if scope["method"] == "HEAD":
+            await self._head(scope, receive, send)
             return
         state = scope.setdefault("state", {})
         begun = False
@@ -88,6 +92,18 @@ class Gateway:
             if not begun:
                 await unexpected(scope["path"])(scope, receive, answer)
             raise
+
+    async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The answer to GET without its body: RFC 9110, 9.3.2."""
+        asked = {**scope, "method": "GET"}
+
+        async def answer(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        try:
+            await self(asked, receive, answer)
+        finally:
+            scope["route"] = asked.get("route")
 
     async def _identify(self, scope: Scope) -> Client:
         """The client. Raises Unauthenticated, or RateLimited when its address has failed too often."""

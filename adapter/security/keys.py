@@ -62,15 +62,13 @@ class KeyStore:
         if form is None:
             raise InvalidCredentials(_UNKNOWN)
         key_id, secret = form.groups()
-        if key_id not in self._keys:
-            # It may have been made a moment ago.
+        if not self._knows(key_id, secret):
+            # It may have been made a moment ago; a wrong secret takes as long as an unknown id.
             self._next_look = 0.0
             self._reload()
-        stored = self._keys.get(key_id)
-        expected = bytes.fromhex(stored.digest) if stored else _NOBODY
-        matches = hmac.compare_digest(_digest(self._secret, key_id, secret), expected)
-        if not matches or stored is None:
-            raise InvalidCredentials(_UNKNOWN)
+            if not self._knows(key_id, secret):
+                raise InvalidCredentials(_UNKNOWN)
+        stored = self._keys[key_id]
         if not stored.live(time.time()):
             raise ExpiredCredentials(_UNKNOWN)
         return Client(stored.name, frozenset(stored.scopes), stored.rate_per_minute)
@@ -141,6 +139,11 @@ class KeyStore:
                 change.remove(old)
         self._next_look = 0.0
         return new
+
+    def _knows(self, key_id: str, secret: str) -> bool:
+        stored = self._keys.get(key_id)
+        expected = bytes.fromhex(stored.digest) if stored else _NOBODY
+        return hmac.compare_digest(_digest(self._secret, key_id, secret), expected) and stored is not None
 
     def _reload(self) -> None:
         """Take in a changed file; one that cannot be read leaves the keys as they were."""

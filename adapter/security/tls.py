@@ -1,11 +1,10 @@
-"""TLS: of the API's listener, with certificates that may be renewed, and towards Triton and NATS."""
+"""TLS: of the API's listener, with certificates that may be renewed, and towards Triton."""
 
 import asyncio
 import ipaddress
 import os
 import ssl
 from pathlib import Path
-from typing import Any
 
 import grpc
 import structlog
@@ -25,13 +24,15 @@ class TlsError(Exception):
 class ServerTls:
     """The listener's TLS, from `tls_cert_file`, `tls_key_file` and `tls_client_ca_file`.
 
-    `context` stays the same object; connections made after `watch` saw new files get the new certificate.
-    Raises TlsError when the files cannot be used.
+    `watch` puts a new `context` in the place of the old one when it saw new files: no session of the old one
+    is resumed, so that a CA that was taken out is trusted no longer. Raises TlsError when the files cannot be
+    used.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.context = _server_context(settings)
+        """For connections from now on."""
         self.expires = expiry(settings.tls_cert_file)
         """When the certificate in use ends."""
         self._seen = self._stamp()
@@ -48,9 +49,7 @@ class ServerTls:
         if stamp == self._seen:
             return
         try:
-            # First into a context that nobody uses: a key that does not fit would spoil the live one.
-            _server_context(self._settings)
-            _load(self.context, self._settings)
+            self.context = _server_context(self._settings)
             self.expires = expiry(self._settings.tls_cert_file)
         except TlsError as error:
             _log.error("renewed certificate not usable, the old one stays", reason=str(error))
@@ -75,21 +74,18 @@ def _server_context(settings: Settings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # RFC 9325: nothing below 1.2.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    _load(context, settings)
-    return context
-
-
-def _load(context: ssl.SSLContext, settings: Settings) -> None:
     try:
         context.load_cert_chain(str(settings.tls_cert_file), settings.tls_key_file, password=lambda: b"")
         if settings.tls_client_ca_file:
             context.load_verify_locations(settings.tls_client_ca_file)
             context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError) as error:
-        raise TlsError(f"the TLS certificate or its key cannot be used: {_reason(error)}") from error
+        raise TlsError(f"the TLS certificate or its key cannot be used: {reason(error)}") from error
+    return context
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """An error of a file or of OpenSSL in a few words."""
     return getattr(error, "reason", None) or error.strerror or type(error).__name__
 
 
@@ -145,29 +141,3 @@ def grpc_credentials(*files: Path | None) -> grpc.ChannelCredentials:
     except OSError as error:
         raise TlsError(f"Triton's TLS files cannot be read: {error.filename}: {error.strerror}") from error
     return grpc.ssl_channel_credentials(ca, key, certificate)
-
-
-def nats_is_tls(settings: Settings) -> bool:
-    """Whether NATS is to be spoken to over TLS alone."""
-    secured = any(url.strip().startswith("tls://") for url in settings.nats_url.split(","))
-    return secured or bool(settings.nats_ca_file or settings.nats_cert_file)
-
-
-def nats_options(settings: Settings) -> dict[str, Any]:
-    """What nats-py's `connect` is given beside the address: TLS and credentials. Raises TlsError."""
-    options: dict[str, Any] = {}
-    if settings.nats_ca_file or settings.nats_cert_file:
-        try:
-            context = ssl.create_default_context(cafile=settings.nats_ca_file)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if settings.nats_cert_file:
-                context.load_cert_chain(settings.nats_cert_file, settings.nats_key_file)
-        except (OSError, ssl.SSLError) as error:
-            raise TlsError(f"the TLS files for NATS cannot be used: {_reason(error)}") from error
-        options["tls"] = context
-    if settings.nats_credentials_file:
-        options["user_credentials"] = str(settings.nats_credentials_file)
-    if settings.nats_user:
-        options["user"] = settings.nats_user
-        options["password"] = settings.nats_password.get_secret_value() if settings.nats_password else ""
-    return options

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from adapter.standalone.errors import StartError
 from adapter.standalone.network import LOOPBACK
@@ -20,6 +21,12 @@ class Certificates:
     client: Path
     client_key: Path
 
+    @classmethod
+    def within(cls, folder: Path) -> Self:
+        """Where they are in the folder that `issue` was given."""
+        names = ("ca", "server", "server-key", "client", "client-key")
+        return cls(*(folder / f"{name}.pem" for name in names))
+
 
 def issue(folder: Path, host: str) -> Certificates:
     """Certificates in `folder` for servers on this machine and on `host`; the CA is made once and kept.
@@ -30,8 +37,7 @@ def issue(folder: Path, host: str) -> Certificates:
         import trustme
     except ImportError:
         raise StartError(f"`up --tls` needs the package trustme: {INSTALL}") from None
-    names = ("ca", "server", "server-key", "client", "client-key")
-    files = Certificates(*(folder / f"{name}.pem" for name in names))
+    files = Certificates.within(folder)
     ca_key = folder / "ca-key.pem"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -136,7 +136,7 @@ class _Supervisor:
                     patience += IMPATIENT_AFTER_S
                     missing = sorted(set(names) - log.loaded - log.failed.keys())
                     self._display.warn(f"still loading {', '.join(missing)}; logs: {self._logs}")
-                serving = await http_status(LOOPBACK, self._site.triton_ports.http, "/v2/health/live") == 200
+                serving = is_open(self._site.triton_ports.grpc)
                 log.read(file.read().decode(errors="replace"))
                 show(log)
         for name, reason in sorted(log.failed.items()):
@@ -173,7 +173,7 @@ class _Supervisor:
             "url": site.url,
             "ops_url": site.ops_url,
             "api_key": self._api_key,
-            "triton_http": f"{LOOPBACK}:{site.triton_ports.http}",
+            **({} if site.tls else {"triton_http": f"{LOOPBACK}:{site.triton_ports.http}"}),
             "triton_grpc": f"{LOOPBACK}:{site.triton_ports.grpc}",
             "triton_metrics": f"http://{LOOPBACK}:{site.triton_ports.metrics}/metrics",
             "nats_url": site.nats_url,

@@ -31,7 +31,8 @@ def command(
 ) -> list[str]:
     """The command line: `models` of `repository`, backends of `backends`, shared memory named after `run`.
 
-    With `tls` gRPC speaks TLS, to clients with a certificate of the same CA alone.
+    With `tls` gRPC speaks TLS, to clients with a certificate of the same CA alone, and there is no HTTP: it
+    would serve anybody on this machine.
     """
     secured = (
         [
@@ -39,6 +40,7 @@ def command(
             f"--grpc-server-cert={tls.server}",
             f"--grpc-server-key={tls.server_key}",
             f"--grpc-root-cert={tls.ca}",
+            "--allow-http=false",
         ]
         if tls
         else []
@@ -81,7 +83,7 @@ def environment(wheels: Wheels, python_bin: Path, inherited: Mapping[str, str]) 
 class LoadLog:
     """What Triton's log, as far as it was read, says about loading.
 
-    The HTTP endpoint, which could be asked, opens after the last model alone.
+    Its endpoints, which could be asked, open after the last model alone.
     """
 
     _LOADED = re.compile(r"successfully loaded '([^'.][^']*)'")

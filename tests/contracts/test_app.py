@@ -3,6 +3,7 @@
 import socket
 from pathlib import Path
 
+import httpx
 import pytest
 
 from adapter.settings import Settings
@@ -32,6 +33,11 @@ PATHS = [
     ("POST", f"{PATH}/labels/stable:predict", "v1"),
 ]
 
+
+LIMIT_HEADERS = {
+    *("ratelimit", "ratelimit-policy"),
+    *("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"),
+}
 
 # --- Every path ---
 
@@ -67,7 +73,28 @@ def test_a_method_that_a_path_does_not_take_is_405(api: Api, method: str, path: 
     for other in {"GET", "POST", "PUT", "PATCH", "DELETE"} - taken:
         response = api.call(other, path)
         assert_error(response, 405, "method_not_allowed", form, f"{other} is not allowed on {path}")
-        assert method in response.headers["allow"]
+        allowed = response.headers["allow"].split(", ")
+        assert set(allowed) == taken | ({"HEAD"} if "GET" in taken else set())
+
+
+@pytest.mark.parametrize("path", [path for method, path, _ in PATHS if method == "GET"])
+@pytest.mark.parametrize("who", ["alice", "sender", ""])
+def test_head_is_get_without_its_body(api: Api, path: str, who: str) -> None:
+    key = {"X-API-Key": api.keys[who]} if who else {}
+    with httpx.Client(base_url=api.url, headers=key, trust_env=False) as client:
+        got = client.get(path)
+        for _ in range(2):  # the second finds the connection as it should be
+            asked = client.head(path)
+            assert (asked.status_code, asked.content) == (got.status_code, b"")
+            same = got.headers.keys() - {"date", "x-request-id"} - LIMIT_HEADERS
+            assert asked.headers.keys() == got.headers.keys()
+            assert {name: asked.headers[name] for name in same} == {name: got.headers[name] for name in same}
+    assert int(got.headers["content-length"]) == len(got.content) > 0
+
+
+def test_head_of_what_is_posted_to_is_405(api: Api) -> None:
+    response = api.call("HEAD", f"{PATH}:predict")
+    assert (response.status_code, response.headers["allow"], response.content) == (405, "POST", b"")
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ class Stage:
         command = triton.command(self._wheels, models, self._backends, ports, run, tls)
         command[command.index(f"--grpc-address={LOOPBACK}")] = f"--grpc-address={host}"
         env = triton.environment(self._wheels, self._python_bin, self.env)
-        up = _answers(f"http://{LOOPBACK}:{ports.http}/v2/health/live")
+        up = _listens(ports.grpc) if tls else _answers(f"http://{LOOPBACK}:{ports.http}/v2/health/live")
         service = self.add(name, f"{host}:{ports.grpc}", command, up, env)
         service.after = lambda: reaper.remove_shared_memory(run)
         return service

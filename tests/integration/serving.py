@@ -1,16 +1,15 @@
-"""API processes and a nats-server of a test's own, without Triton: what security does needs none."""
+"""API processes of a test's own, without Triton: what security does needs none."""
 
 import asyncio
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -18,9 +17,7 @@ import psutil
 
 from adapter.security.keys import KeyStore
 from adapter.sockets import listen
-from adapter.standalone import nats
-from adapter.standalone.network import hold_port, is_open, port_of
-from adapter.standalone.wheels import find
+from adapter.standalone.network import port_of
 
 SHARED = "rate limit shared through NATS"
 
@@ -31,39 +28,6 @@ def wait_for(look: Callable[[], object], within_s: float = 20.0) -> None:
     while not look():
         assert time.monotonic() < deadline, f"nothing within {within_s} s"
         time.sleep(0.02)
-
-
-@dataclass
-class Nats:
-    """A nats-server on a port that stays its own."""
-
-    folder: Path
-    more: str = ""
-    """Lines of configuration."""
-    holder: socket.socket = field(default_factory=hold_port)
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def url(self) -> str:
-        """Where it is."""
-        return nats.url(port_of(self.holder))
-
-    def start(self) -> None:
-        """Start it, again with what it had stored."""
-        configuration = self.folder / "nats.conf"
-        nats.write_configuration(configuration, port_of(self.holder), self.folder / "store")
-        with configuration.open("a") as file:
-            file.write(self.more)
-        command = nats.command(find().nats_server, configuration)
-        with (self.folder / "nats.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_for(lambda: is_open(port_of(self.holder)))
-
-    def kill(self) -> None:
-        """End it at once."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
 
 
 @dataclass
@@ -124,6 +88,18 @@ def serving(folder: Path, **settings: str) -> Iterator[Api]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, with its state in `folder`."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ADAPTER_")}
+    return subprocess.run(
+        [sys.executable, "-m", "adapter", *arguments],
+        env={**inherited, "ADAPTER_STATE_DIR": str(folder), **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
 
 
 def make_key(folder: Path, name: str, scopes: str = "infer,read", rate: int | None = None) -> dict[str, str]:

@@ -1,10 +1,9 @@
 """TLS of the listener alone: renewed certificates, certificates of clients, plain text that is refused."""
 
-import os
 import re
 import socket
-import subprocess
-import sys
+import ssl
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,7 @@ import pytest
 import trustme
 
 from tests.integration.certificates import Files
-from tests.integration.serving import SHARED, Api, Nats, make_key, serving, wait_for
-from tests.leaks import CANARY
+from tests.integration.serving import Api, make_key, run, serving, wait_for
 
 
 @pytest.fixture
@@ -96,52 +94,66 @@ def test_clients_show_a_certificate_when_a_ca_for_them_is_set(files: Files, tmp_
         assert httpx.get(f"{api.url}/", verify=trust).status_code == 401
 
 
-@pytest.mark.parametrize("asked_by", ["scheme", "ca"])
-def test_nats_without_tls_is_told_nothing(files: Files, tmp_path: Path, asked_by: str) -> None:
-    nats = Nats(tmp_path)
-    try:
-        nats.start()
-        named = {"NATS_URL": nats.url.replace("nats:", "tls:")}
-        if asked_by == "ca":
-            named = {"NATS_URL": nats.url, "NATS_CA_FILE": str(files.ca_file)}
-        with serving(tmp_path, **named) as api:
-            wait_for(lambda: api.says("secure connection required"))
-            headers = make_key(tmp_path, "alice")
-            assert httpx.get(f"{api.url}/", headers=headers).status_code == 200
-            assert not api.says(SHARED)
-            assert list((tmp_path / "store").rglob("MIAAS*")) == []
-    finally:
-        nats.kill()
-        nats.holder.close()
+class Client:
+    """One that shows a certificate, and connects again with the session of the first time."""
+
+    def __init__(
+        self, files: Files, url: str, certificate: trustme.LeafCert, version: ssl.TLSVersion
+    ) -> None:
+        address = httpx.URL(url)
+        self._address = address.host, address.port or 0
+        self._trust = files.trust()
+        self._trust.minimum_version = self._trust.maximum_version = version
+        certificate.configure_cert(self._trust)
+        self._session: ssl.SSLSession | None = None
+
+    def is_let_in(self) -> bool:
+        """Whether a request over TLS is answered: without a key by 401."""
+        plain = socket.create_connection(self._address, timeout=10)
+        try:
+            with self._trust.wrap_socket(plain, server_hostname="localhost", session=self._session) as tls:
+                tls.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                answer = tls.recv(100)
+                self._session = tls.session
+                return answer.startswith(b"HTTP/1.1 401 ")
+        except (ssl.SSLError, ConnectionResetError):
+            return False
+        finally:
+            plain.close()
 
 
-@pytest.mark.parametrize("password", [CANARY, f"wrong-{CANARY}"])
-def test_nats_asks_for_a_password(tmp_path: Path, password: str) -> None:
-    nats = Nats(tmp_path, f'authorization {{ user: "adapter", password: "{CANARY}" }}')
-    try:
-        nats.start()
-        named = {"NATS_URL": nats.url, "NATS_USER": "adapter", "NATS_PASSWORD": password}
-        with serving(tmp_path, **named) as api:
-            told = SHARED if password == CANARY else "Authorization Violation"
-            wait_for(lambda: api.says(told))
-            # Without NATS it serves all the same.
-            assert httpx.get(f"{api.url}/", headers=make_key(tmp_path, "alice")).status_code == 200
-            assert api.says(SHARED) == (password == CANARY)
-            assert not api.says(password)
-    finally:
-        nats.kill()
-        nats.holder.close()
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_renewed_ca_for_clients_takes_the_place_of_the_old_one(
+    files: Files, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    old, new, file = trustme.CA(), trustme.CA(), tmp_path / "clients.pem"
+    old.cert_pem.write_to_path(file)
+    with serving(tmp_path, **files.settings, TLS_CLIENT_CA_FILE=str(file)) as api:
+        before, after = (Client(files, api.url, ca.issue_cert("client"), version) for ca in (old, new))
+        assert (before.is_let_in(), before.is_let_in(), after.is_let_in()) == (True, True, False)
+        new.cert_pem.write_to_path(file)
+        wait_for(after.is_let_in)
+        # Its session is of no use either.
+        assert not before.is_let_in()
 
 
-def run(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("ADAPTER_")}
-    return subprocess.run(
-        [sys.executable, "-m", "adapter", *arguments],
-        env={**inherited, "ADAPTER_STATE_DIR": str(tmp_path), **variables},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def test_handshakes_that_never_end_do_not_hold_up_others(files: Files, tmp_path: Path) -> None:
+    headers = make_key(tmp_path, "alice")
+    with serving(tmp_path, **files.settings, HEADER_TIMEOUT_S="2") as api, ExitStack() as stack:
+        address = httpx.URL(api.url)
+        half_open = [
+            stack.enter_context(socket.create_connection((address.host, address.port or 0), timeout=20))
+            for _ in range(500)
+        ]
+        for connection in half_open[::2]:
+            connection.sendall(b"\x16\x03\x01\x02\x00\x01")
+        for _ in range(20):
+            answer = httpx.get(f"{api.url}/", headers=headers, verify=files.trust(), timeout=2)
+            assert answer.status_code == 200
+        # As those that take too long for a request's headers they are hung up on.
+        for connection in half_open:
+            with suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
 
 
 REFUSAL = (
@@ -184,6 +196,10 @@ def test_off_loopback_it_is_tls_or_a_proxys_business(
         (
             {"TRITON_CA_FILE": "/x", "TRITON_TLS": "true"},
             "Triton's TLS files cannot be read: /x: No such file or directory\n",
+        ),
+        (
+            {"NATS_CA_FILE": "/x"},
+            "the TLS files for NATS cannot be used: No such file or directory\n",
         ),
         ({"NATS_CERT_FILE": "/x"}, "Value error, ADAPTER_NATS_CERT_FILE needs ADAPTER_NATS_KEY_FILE\n"),
         ({"OAUTH_ISSUER": "https://x"}, "Value error, ADAPTER_OAUTH_ISSUER needs ADAPTER_OAUTH_AUDIENCE\n"),

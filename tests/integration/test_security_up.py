@@ -8,13 +8,14 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
 import jwt
+import psutil
 import pytest
 from starlette.routing import Route
 from tritonclient.grpc import service_pb2 as pb
@@ -111,6 +112,14 @@ def test_a_job_over_tls_end_to_end(secure: Up) -> None:
     assert secure.result(request_id)["status"] == "completed"
 
 
+def test_an_operator_finds_the_queue_over_tls(secure: Up) -> None:
+    command = [sys.executable, "-m", "adapter", "queue", "status", "--json"]
+    done = subprocess.run(
+        [*command, "--state-dir", str(secure.state_dir)], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["streams"].keys() >= {"MIAAS_JOBS", "MIAAS_RESULTS"}
+
+
 def test_nothing_speaks_plain_text(secure: Up) -> None:
     facts = secure.facts
     port = httpx.URL(facts["url"]).port
@@ -142,6 +151,12 @@ def test_triton_and_nats_take_none_but_the_adapter(secure: Up) -> None:
             with pytest.raises(grpc.RpcError) as caught:
                 live(pb.ServerLiveRequest(), timeout=5)
             assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+    [triton] = secure.pids("triton")
+    listening = {
+        each.laddr.port for each in psutil.Process(triton).net_connections() if each.status == "LISTEN"
+    }
+    known = {facts["triton_grpc"].rpartition(":")[2], str(httpx.URL(facts["triton_metrics"]).port)}
+    assert {str(port) for port in listening} == known
     address = httpx.URL(facts["nats_url"])
     assert address.port
     with socket.create_connection((address.host, address.port), timeout=5) as nats:
@@ -215,18 +230,34 @@ def test_a_scope_is_needed(secure: Up, provider: Provider) -> None:
 
 def test_a_clients_requests_do_not_exist_for_others(secure: Up, provider: Provider) -> None:
     alice = [make(secure, "alice"), make(secure, "alice")]
-    others = [make(secure, "mallory"), bearer(provider.token("one", sub="alice")), None]
+    others = [make(secure, "mallory"), bearer(provider.token("one", sub="alice")), secure.client.headers]
     body = {"model_id": "sklearn-iris", "input_data": IRIS}
     with anonymous(secure) as client:
-        request_id = client.post("/inference", json=body, headers=alice[0]).json()["request_id"]
+
+        def submit(headers: Mapping[str, str]) -> str:
+            answer = client.post("/inference", json=body, headers={**headers, "Idempotency-Key": "one"})
+            request_id: str = answer.json()["request_id"]
+            return request_id
+
+        def listed(headers: Mapping[str, str]) -> list[str]:
+            return [
+                each["request_id"] for each in client.get("/inference", headers=headers).json()["requests"]
+            ]
+
+        request_id = submit(alice[0])
         unknown = client.get("/inference/" + "0" * len(request_id), headers=alice[0])
         assert unknown.status_code == 404
         for headers in others:
-            answer = client.get(f"/inference/{request_id}", headers=headers or secure.client.headers)
-            assert answer.status_code == 404
-            assert answer.text.replace(request_id, "") == unknown.text.replace("0" * len(request_id), "")
+            for method in ("GET", "DELETE"):
+                answer = client.request(method, f"/inference/{request_id}", headers=headers)
+                assert answer.status_code == 404
+                assert answer.text.replace(request_id, "") == unknown.text.replace("0" * len(request_id), "")
+            assert submit(headers) != request_id
+            assert request_id not in listed(headers)
         # Her second key is hers too.
         assert client.get(f"/inference/{request_id}", headers=alice[1]).status_code == 200
+        assert submit(alice[1]) == request_id
+        assert listed(alice[1]) == [request_id]
 
 
 def test_a_revoked_key_is_out_within_five_seconds(secure: Up) -> None:

@@ -5,10 +5,11 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.applications import Starlette
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from adapter.contracts.direct import DirectRoutes
 from adapter.contracts.gateway import Gateway
@@ -50,16 +51,21 @@ class Control:
     async def load(self, request: Request) -> Response:
         return await who(request)
 
+    @needs("admin")
+    async def look(self, request: Request) -> Response:
+        return await who(request)
+
 
 def ask(method: str, path: str, headers: dict[str, str], limit: int = 0, times: int = 1) -> httpx.Response:
     """The last of some answers."""
-    routes = [
+    routes: list[BaseRoute] = [
         Route("/things/{name}", who, methods=["GET", "POST"]),
         Route("/index", index, methods=["POST"]),
         Route("/models/{name}/load", Control().load, methods=["POST"]),
+        APIRoute("/models/{name}/memory", Control().look, methods=["GET"]),
     ]
     app = Gateway(
-        Starlette(routes=routes),
+        FastAPI(routes=routes),
         Known(),
         SharedRateLimiter(limit, Metrics()),
         ScopeTable(routes),
@@ -97,6 +103,10 @@ def as_(name: str) -> dict[str, str]:
         ("caller", "POST", "//models/x/load", 404),
         ("caller", "DELETE", "/models/x/load", 405),
         ("chief", "POST", "/models/x/load", 200),
+        ("reader", "HEAD", "/things/1", 200),
+        ("caller", "HEAD", "/things/1", 403),
+        ("reader", "HEAD", "/models/x/memory", 403),
+        ("chief", "HEAD", "/models/x/memory", 200),
         ("chief", "GET", "/things/1", 200),
     ],
 )
@@ -151,7 +161,7 @@ def test_failed_authentications_of_an_address_are_limited() -> None:
     assert 1 <= int(answer.headers["Retry-After"]) <= 61
 
 
-def test_every_answer_tells_what_is_left() -> None:
+def test_every_answer_to_a_known_client_tells_what_is_left() -> None:
     answer = ask("GET", "/things/1", as_("reader"), limit=5, times=2)
     told: dict[str, Any] = {name: value for name, value in answer.headers.items() if "ratelimit" in name}
     assert told == {
@@ -162,3 +172,6 @@ def test_every_answer_tells_what_is_left() -> None:
         "x-ratelimit-reset": "60",
     }
     assert not [name for name in ask("GET", "/things/1", as_("reader")).headers if "ratelimit" in name]
+    # A request without the scope counts as well; who is not known has no limit that could be told.
+    assert ask("POST", "/things/1", as_("reader"), limit=5).headers["X-RateLimit-Remaining"] == "4"
+    assert "RateLimit" not in ask("GET", "/things/1", as_("nobody"), limit=5).headers

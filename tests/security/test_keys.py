@@ -1,9 +1,12 @@
 """API keys in their file: made, used, rotated, revoked, and what happens when the file is not well."""
 
+import hmac
 import json
 import os
 import stat
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,6 +65,26 @@ def test_what_is_nearly_a_key_is_none(path: Path) -> None:
         assert refused(store, wrong)
     other = store.create("bob", ["infer"])
     assert refused(store, f"miaas_{other.id}_{key.split('_', 2)[2]}")
+
+
+def test_an_unknown_id_costs_what_a_wrong_secret_costs(
+    path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = KeyStore(path)
+    known = store.create("alice", ["infer"]).id
+    assert refused(store, f"miaas_{known}_{'a' * 43}")
+    done: list[str] = []
+
+    def noted(name: str, real: Callable[..., object], *given: object) -> object:
+        done.append(name)
+        return real(*given)
+
+    for owner, name in ((store._file, "stamp"), (hmac, "compare_digest")):
+        monkeypatch.setattr(owner, name, partial(noted, name, getattr(owner, name)))
+    for key_id in (known, "0" * 16):
+        done.clear()
+        assert refused(store, f"miaas_{key_id}_{'a' * 43}")
+        assert done == ["compare_digest", "stamp", "compare_digest"]
 
 
 def test_a_key_that_expires(path: Path, clock: list[float]) -> None:
