@@ -183,6 +183,8 @@ def _failing() -> Iterator[None]:
         fail(str(error), 1)
     except ImportError as error:
         fail(f"this needs the package {error.name}: {INSTALL}", 1)
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}", 1)
 
 
 def _entries(folder: Path, names: list[str] | None) -> "list[Entry]":

@@ -47,13 +47,14 @@ def read(path: Path, keep: Sequence[str] = ()) -> Source:
     Raises ModelError for a file that is no ONNX model, one that ONNX Runtime cannot run, and tensors that
     Triton cannot carry.
     """
-    return source(load(path), keep, external=_has_weights_beside(path))
+    beside = any(map(uses_external_data, load(path, weights=False).graph.initializer))
+    return source(load(path), keep, external=beside)
 
 
-def load(path: Path) -> Any:
-    """The file's `ModelProto`, with the weights that lie beside it. Raises ModelError."""
+def load(path: Path, *, weights: bool = True) -> Any:
+    """The file's `ModelProto`, with or without the `weights` that lie beside it. Raises ModelError."""
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=weights)
         onnx.checker.check_model(path)
     except Exception as error:  # protobuf's, the checker's, and whatever a broken file brings about
         raise ModelError(f"{path}: is no ONNX model: {first_line(error)}") from error
@@ -203,12 +204,9 @@ def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 def _text(array: NDArray[Any]) -> NDArray[Any]:
     """ONNX Runtime wants strings where Triton has bytes."""
-    return np.frompyfunc(bytes.decode, 1, 1)(array) if array.dtype == np.object_ else array
-
-
-def _has_weights_beside(path: Path) -> bool:
-    model = onnx.load(path, load_external_data=False)
-    return any(map(uses_external_data, model.graph.initializer))
+    if array.dtype != np.object_:
+        return array
+    return np.asarray(np.frompyfunc(bytes.decode, 1, 1)(array), np.object_)
 
 
 def _save(model: Any, path: Path, external: bool) -> None:

@@ -12,7 +12,11 @@ from sklearn.linear_model import LogisticRegression
 from tests.models.onnx_models import double, write
 from tests.test_cli import run
 
-TODAY = datetime.now(UTC).date().isoformat()
+ROOT = Path(__file__).parents[2]
+
+
+def today() -> str:
+    return datetime.now(UTC).date().isoformat()
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +75,15 @@ def test_deprecate_and_take_it_back(tmp_path: Path) -> None:
             == 0
         )
     place = ("--repository", "r", "--json")
+    day = today()
     done = run("models", "deprecate", "m@1", "--sunset", "2999-06-30", *place, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     shown = json.loads(done.stdout)
-    assert (shown["deprecated_since"], shown["sunset"]) == ({"1": TODAY}, {"1": "2999-06-30"})
+    assert (shown["deprecated_since"].keys(), shown["sunset"]) == ({"1"}, {"1": "2999-06-30"})
     shown = json.loads(run("models", "deprecate", "m", *place, cwd=tmp_path).stdout)
-    assert shown["deprecated_since"] == {"1": TODAY, "*": TODAY}
+    assert shown["deprecated_since"].keys() == {"1", "*"}
+    # It may be midnight.
+    assert set(shown["deprecated_since"].values()) <= {day, today()}
     shown = json.loads(run("models", "deprecate", "m", "--undo", *place, cwd=tmp_path).stdout)
     assert (shown["deprecated_since"], shown["sunset"]) == ({}, {})
 
@@ -142,3 +149,20 @@ def test_a_day_that_is_none(tmp_path: Path) -> None:
     done = run("models", "deprecate", "m", "--sunset", "2999-01-01", "--undo", cwd=tmp_path)
     assert done.returncode == 2
     assert "--undo takes no --sunset" in done.stderr
+
+
+def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "model.onnx", double("n", 2))
+    (tmp_path / "onnx.py").write_text("raise ModuleNotFoundError('no onnx', name='onnx')")
+    done = run("models", "add", "model.onnx", "--name", "m", cwd=tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "this needs the package onnx: pip install 'miaas-adapter[models]'\n"
+
+
+def test_nothing_is_told_to_others(tmp_path: Path) -> None:
+    """ONNX Runtime keeps what it is about to send in the user's cache."""
+    home = tmp_path / "home"
+    home.mkdir()
+    write(tmp_path / "model.onnx", double("n", 2))
+    done = run("models", "add", "model.onnx", "--name", "m", cwd=tmp_path, HOME=str(home), XDG_CACHE_HOME="")
+    assert (done.returncode, list(home.iterdir())) == (0, [])
