@@ -57,10 +57,11 @@ def test_add_an_estimator_and_look_at_it(tmp_path: Path, estimator: Path) -> Non
     table = run("models", "list", "model_repository", cwd=tmp_path).stdout
     assert "│ iris " in table
     assert "onnxruntime" in table
-    assert (
-        "feature names    │ sl, sw, pl, pw"
-        in run("models", "show", "model_repository", "iris", cwd=tmp_path).stdout
-    )
+    text = run("models", "show", "model_repository", "iris", cwd=tmp_path).stdout
+    assert "feature names  │ sl, sw, pl, pw" in text
+    assert "sunset" not in text
+    # Without a folder it is ./model_repository, where `add` has put it.
+    assert run("models", "show", cwd=tmp_path).stdout == text
 
     done = run("models", "add", str(estimator), "--name", "iris", "--trust-pickle", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -70,10 +71,8 @@ def test_add_an_estimator_and_look_at_it(tmp_path: Path, estimator: Path) -> Non
 def test_deprecate_and_take_it_back(tmp_path: Path) -> None:
     write(tmp_path / "model.onnx", double("n", 2))
     for _ in range(2):
-        assert (
-            run("models", "add", "model.onnx", "--name", "m", "--repository", "r", cwd=tmp_path).returncode
-            == 0
-        )
+        done = run("models", "add", "model.onnx", "--name", "m", "--repository", "r", cwd=tmp_path)
+        assert done.returncode == 0
     place = ("--repository", "r", "--json")
     day = today()
     done = run("models", "deprecate", "m@1", "--sunset", "2999-06-30", *place, cwd=tmp_path)
@@ -128,6 +127,13 @@ def test_a_model_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path) ->
             "--labels: there is no file none.txt",
         ),
         (["add", "x.joblib", "--name", "m"], 1, "x.joblib is opened with pickle, which runs whatever code "),
+        (["add", "model.onnx", "--name", "m", "--labels", "a,,b"], 2, "--labels: one of 'a,,b' is empty"),
+        (
+            ["add", "model.onnx", "--name", "m", "--feature-names", "a,"],
+            2,
+            "--feature-names: one of 'a,' is ",
+        ),
+        (["add", "model.onnx", "--name", "m", "--repository", "x.joblib"], 1, "x.joblib: is no folder"),
         (["deprecate", "m", "--repository", "."], 1, ".: there is no model 'm'"),
         (["deprecate", "m", "--sunset", "soon", "--repository", "."], 1, ".: there is no model 'm'"),
     ],
@@ -140,6 +146,27 @@ def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], code: int, 
     assert done.stderr.startswith(message)
     assert len(done.stderr.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "x.joblib"]
+
+
+@pytest.mark.parametrize("model", ["", "@1", "m@", "m@1@2"])
+def test_what_names_no_model(tmp_path: Path, model: str) -> None:
+    """A variable that is empty in `m@$VERSION` must not deprecate the whole model."""
+    for command in (
+        ["models", "deprecate", model, "--repository", "r"],
+        ["predict", model],
+        ["submit", model],
+    ):
+        done = run(*command, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "expected a model's name, or name@version" in done.stderr
+
+
+@pytest.mark.parametrize("version", ["0", "1000000000000000000"])
+def test_what_is_no_version(tmp_path: Path, version: str) -> None:
+    write(tmp_path / "model.onnx", double("n", 2))
+    done = run("models", "add", "model.onnx", "--name", "m", "--version", version, cwd=tmp_path)
+    assert done.returncode == 2
+    assert not (tmp_path / "model_repository").exists()
 
 
 def test_a_day_that_is_none(tmp_path: Path) -> None:
