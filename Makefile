@@ -9,7 +9,7 @@ PYTHON ?= $(shell $(call FIND,python3.12 python3.11))
 PYTHON_NUMPY2 ?= $(shell $(call FIND,python3.13 $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
 .PHONY: up monitor test test-numpy2 fuzz soak soak-cluster bench bench-async bench-guard overload hangups flame \
-  lint audit format docs site lock clean
+  lint audit format docs site release lock clean
 
 up: $(VENV)/.installed $(IMAGENET)
 	@$(BIN)/miaas-adapter up $(ARGS)
@@ -85,6 +85,11 @@ docs: $(VENV)/.installed
 # docs/ as a site, in build/site.
 site: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# The sdist, and the wheel, which alone is enough to run everything: dist/.
+release: $(VENV)/.installed
+	rm -rf dist
+	$(BIN)/python -m build --installer uv
 
 # Takes the newest versions that pyproject.toml allows, for every Python and platform.
 lock: $(VENV)/.installed

@@ -77,11 +77,13 @@ def input_data(api: httpx.Client, model: str, file: Path | None) -> str:
     Ends the process with one line for what is neither.
     """
     place, content = _read(file)
+    if not content.strip():
+        fail(f"{place}: is empty", 2)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         picture = {"b64": base64.b64encode(content).decode()}
-        return json.dumps({"instances": [{_bytes_input(api, model): picture}]})
+        return json.dumps({"instances": [{_bytes_input(api, model, place): picture}]})
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -115,7 +117,8 @@ def _read_key(path: Path) -> str:
     try:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        fail(f"{path}: the key cannot be read: {error}", 2)
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        fail(f"{path}: the key cannot be read: {reason}", 2)
 
 
 def _read(file: Path | None) -> tuple[str, bytes]:
@@ -129,9 +132,10 @@ def _read(file: Path | None) -> tuple[str, bytes]:
         fail(f"{file}: {error.strerror}", 2)
 
 
-def _bytes_input(api: httpx.Client, model: str) -> str:
+def _bytes_input(api: httpx.Client, model: str, place: str) -> str:
+    """The input that what is no text goes to."""
     inputs = answer(api.get(model_path(model)))["inputs"]
     if [tensor["datatype"] for tensor in inputs] != ["BYTES"]:
         takes = ", ".join(f"{tensor['name']} {tensor['datatype']} {tensor['shape']}" for tensor in inputs)
-        fail(f'{model} takes {takes}: write that as JSON, bytes as {{"b64": "…"}}', 2)
+        fail(f'{place}: is no text, and {model} takes {takes}: write JSON, bytes as {{"b64": "…"}}', 2)
     return str(inputs[0]["name"])

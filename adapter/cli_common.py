@@ -1,6 +1,7 @@
 """What the commands of the command line do alike: read the settings, print tables, fail in one line."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -34,6 +35,13 @@ def read_settings(**options: Any) -> "Settings":
         fail(str(error), 2)
 
 
+def model_id(text: str) -> str:
+    """A model that an argument names, `name` or `name@version`. Raises BadParameter for what is neither."""
+    if re.fullmatch("[^@]+(@[^@]+)?", text) is None:
+        raise typer.BadParameter("expected a model's name, or name@version")
+    return text
+
+
 def fail(message: str, code: int) -> NoReturn:
     typer.echo(message, err=True)
     raise typer.Exit(code)
@@ -41,17 +49,26 @@ def fail(message: str, code: int) -> NoReturn:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the rows, which have the same keys, under these."""
+    if rows:
+        _print_table(rows[0].keys(), (row.values() for row in rows))
+    else:
+        typer.echo("none")
+
+
+def fields(values: Mapping[str, Any]) -> None:
+    """Print each value beside its name."""
+    _print_table(("name", "value"), values.items(), show_header=False)
+
+
+def _print_table(columns: Iterable[str], rows: Iterable[Iterable[Any]], *, show_header: bool = True) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    if not rows:
-        typer.echo("none")
-        return
-    shown = Table()
-    for key in rows[0]:
-        shown.add_column(key, overflow="fold")
+    shown = Table(show_header=show_header)
+    for column in columns:
+        shown.add_column(column, overflow="fold")
     for row in rows:
         # As it is: brackets are no markup.
-        shown.add_row(*(Text(str(value)) for value in row.values()))
+        shown.add_row(*(Text(str(value)) for value in row))
     Console().print(shown)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapter.cli_common import AsJson, fail, table
+from adapter.cli_common import AsJson, fail, fields, model_id, table
 
 if TYPE_CHECKING:
     from adapter.models.repository import Entry
@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Look into a model repository, and put models of your own into it.", no_args_is_help=True
 )
 
-Folder = Annotated[Path, typer.Argument(help="The model repository.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The model repository.")]
 Names = Annotated[list[str] | None, typer.Argument(help="These models alone.")]
 Repository = Annotated[
     Path, typer.Option("--repository", "--model-repository", help="The model repository; a new one is made.")
@@ -29,7 +29,7 @@ Repository = Annotated[
 
 
 @app.command("list")
-def list_(folder: Folder, as_json: AsJson = False) -> None:
+def list_(folder: Folder = DEFAULT_REPOSITORY, as_json: AsJson = False) -> None:
     """List the models, and what Triton serves of them."""
     with _failing():
         found = [_described(entry) for entry in _entries(folder, None)]
@@ -41,7 +41,7 @@ def list_(folder: Folder, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def show(folder: Folder, names: Names = None, as_json: AsJson = False) -> None:
+def show(folder: Folder = DEFAULT_REPOSITORY, names: Names = None, as_json: AsJson = False) -> None:
     """Show all that is declared of each model."""
     with _failing():
         found = [_described(entry) for entry in _entries(folder, names)]
@@ -54,7 +54,7 @@ def show(folder: Folder, names: Names = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def check(
-    folder: Folder,
+    folder: Folder = DEFAULT_REPOSITORY,
     names: Names = None,
     trial: Annotated[
         bool, typer.Option("--trial/--no-trial", help="Load them into a Triton of their own, and ask each.")
@@ -90,7 +90,9 @@ def check(
 def add(
     file: Annotated[Path, typer.Argument(help="ONNX, a pickled scikit-learn estimator, .pt or .pt2.")],
     name: Annotated[str, typer.Option(help="What the model is to be called.")],
-    version: Annotated[int | None, typer.Option(min=1, help="Its number; without it the next one.")] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, max=10**18 - 1, help="Its number; without it the next one.")
+    ] = None,
     repository: Repository = DEFAULT_REPOSITORY,
     feature_names: Annotated[
         str | None, typer.Option(help="Comma-separated: the places along the last axis of the one input.")
@@ -124,7 +126,8 @@ def add(
         from adapter.models.adding import Options
         from adapter.models.adding import add as run
 
-        options = Options(max_batch_size, _listed(feature_names), _labels(labels), warmup)
+        names = _listed("--feature-names", feature_names)
+        options = Options(max_batch_size, names, _labels(labels), warmup)
         source = files.read(file, inputs or (), outputs or (), trust_pickle=trust_pickle)
         entry, number = run(repository, name, source, options, version, force=force)
         described = _described(entry)
@@ -142,7 +145,9 @@ def add(
 
 @app.command()
 def deprecate(
-    model: Annotated[str, typer.Argument(help="name@version, or name for the whole model.")],
+    model: Annotated[
+        str, typer.Argument(help="name@version, or name for the whole model.", callback=model_id)
+    ],
     sunset: Annotated[
         str | None, typer.Option(metavar="DATE", help="The day from which it may be gone, as 2027-06-30.")
     ] = None,
@@ -183,6 +188,8 @@ def _failing() -> Iterator[None]:
         fail(str(error), 1)
     except ImportError as error:
         fail(f"this needs the package {error.name}: {INSTALL}", 1)
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}", 1)
 
 
 def _entries(folder: Path, names: list[str] | None) -> "list[Entry]":
@@ -202,6 +209,8 @@ def _described(entry: "Entry") -> dict[str, Any]:
         served = entry.served()
     except ModelError as error:
         return {"name": entry.name, "problem": str(error)}
+    except OSError as error:
+        return {"name": entry.name, "problem": f"{error.filename}: {error.strerror}"}
     metadata, _ = describe(config, "", tuple(served))
     return {
         "name": entry.name,
@@ -220,7 +229,8 @@ def _described(entry: "Entry") -> dict[str, Any]:
 
 
 def _show(model: dict[str, Any]) -> None:
-    table([{"": key.replace("_", " "), " ": _text(value)} for key, value in model.items()])
+    """What is declared of it, without what is not."""
+    fields({key.replace("_", " "): _text(value) for key, value in model.items() if value not in ([], {})})
 
 
 def _text(value: Any) -> str:
@@ -240,9 +250,12 @@ def _text(value: Any) -> str:
             return str(value)
 
 
-def _listed(text: str | None) -> tuple[str, ...]:
+def _listed(option: str, text: str | None) -> tuple[str, ...]:
     """`a,b,c` → its parts."""
-    return tuple(part.strip() for part in text.split(",")) if text else ()
+    parts = tuple(part.strip() for part in text.split(",")) if text else ()
+    if not all(parts):
+        fail(f"{option}: one of {text!r} is empty", 2)
+    return parts
 
 
 def _labels(text: str | None) -> tuple[str, ...]:
@@ -250,7 +263,7 @@ def _labels(text: str | None) -> tuple[str, ...]:
     if text is None or not Path(text).is_file():
         if text and "," not in text:
             fail(f"--labels: there is no file {text}, and one label alone is none", 2)
-        return _listed(text)
+        return _listed("--labels", text)
     try:
         return tuple(Path(text).read_text().splitlines())
     except (OSError, UnicodeDecodeError) as error:

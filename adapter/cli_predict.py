@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapter.cli_common import AsJson, fail, table
+from adapter.cli_common import AsJson, fail, model_id, table
 
 if TYPE_CHECKING:
     import httpx
 
-Model = Annotated[str, typer.Argument(help="Its name, or name@version.")]
+Model = Annotated[str, typer.Argument(help="Its name, or name@version.", callback=model_id)]
 Input = Annotated[
     Path | None,
     typer.Argument(help="JSON, or for a BYTES input the bytes, a picture say; - is standard input."),

@@ -1,4 +1,4 @@
-"""Writes the settings table of README.md from `adapter.settings`."""
+"""Writes the table of docs/settings.md from `adapter.settings`."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from pydantic_core import PydanticUndefined
 
 from adapter.settings import Settings
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 BEGIN = "<!-- settings: written by scripts/document_settings.py -->"
 END = "<!-- /settings -->"
 
@@ -23,11 +23,11 @@ def table() -> str:
 
 
 def documented(text: str) -> str:
-    """README's text with the table as it should be."""
+    """The page's text with the table as it should be."""
     head, _, rest = text.partition(BEGIN)
     _, _, tail = rest.partition(END)
     return f"{head}{BEGIN}\n{table()}\n{END}{tail}"
 
 
 if __name__ == "__main__":
-    README.write_text(documented(README.read_text()))
+    PAGE.write_text(documented(PAGE.read_text()))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.document_metrics import documented
+from adapter.settings import Settings
+from scripts import document_metrics, document_settings
 
 TESTS = Path(__file__).parent
 DOCS = TESTS.parent / "docs"
@@ -26,4 +27,10 @@ def test_the_contracts_are_held_by_tests() -> None:
 
 def test_every_metric_is_documented() -> None:
     page = (DOCS / "metrics.md").read_text()
-    assert documented(page) == page, "run `make docs`"
+    assert document_metrics.documented(page) == page, "run `make docs`"
+
+
+def test_every_setting_is_documented() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+    page = (DOCS / "settings.md").read_text()
+    assert document_settings.documented(page) == page, "run `make docs`"

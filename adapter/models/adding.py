@@ -44,9 +44,14 @@ def add(
     A new model gets a configuration, which further versions have to fit; `force` replaces a version, by
     default the latest, and the configuration. Raises ModelError, and then nothing has changed.
     """
-    if not MODEL_NAME.match(name) or name.startswith("."):
+    if not MODEL_NAME.match(name):
         raise ModelError(f"{name[:128]!r} is no name for a model: {NO_NAME}")
+    if name.startswith("."):
+        raise ModelError(f"{name!r} is no name for a model: folders that begin with a dot are passed over")
     entry = Entry(repository / name)
+    for place in (repository, entry.folder):
+        if place.exists() and not place.is_dir():
+            raise ModelError(f"{place}: is no folder")
     versions = entry.versions() if entry.folder.is_dir() else []
     following = int(versions[-1]) + (not force) if versions else 1
     number = str(version or following)
@@ -62,7 +67,7 @@ def add(
         if entry.folder.exists():
             with _aside(entry.folder / number) as aside:
                 source.save(aside)
-                _move(aside, entry.folder / number)
+                _move(aside, entry.folder / number, replace=number in versions)
             for file, text in files.items():
                 write_text(entry.folder / file, text)
         else:
@@ -73,7 +78,7 @@ def add(
                     (aside / file).write_text(text)
                 aside.rename(entry.folder)
     except OSError as error:
-        raise ModelError(f"{error.filename or entry.folder}: {error.strerror}") from error
+        raise ModelError(f"{entry.folder}: cannot be written: {error.strerror}") from error
     return entry, number
 
 
@@ -148,13 +153,12 @@ def _aside(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _move(aside: Path, folder: Path) -> None:
-    """Rename the folder, in the place of the one that is there, if there is one."""
-    old = _beside(folder)
-    try:
-        folder.rename(old)
-    except FileNotFoundError:
+def _move(aside: Path, folder: Path, *, replace: bool) -> None:
+    """Rename the folder, with `replace` in the place of the one that is there. Raises OSError."""
+    if not replace:
         aside.rename(folder)
         return
+    old = _beside(folder)
+    folder.rename(old)
     aside.rename(folder)
     shutil.rmtree(old)

@@ -34,9 +34,12 @@ def check(repository: Path, entries: Sequence[Entry], *, trial: bool) -> Report:
     report, runnable = Report(), []
     names = [entry.name for entry in all_entries(repository)]
     for entry in entries:
-        problems = list(inspection.problems(entry, names))
+        try:
+            problems, notes = list(inspection.problems(entry, names)), list(inspection.notes(entry))
+        except OSError as error:
+            problems, notes = [f"{error.filename}: cannot be read: {error.strerror}"], []
         report.problems.extend(problems)
-        report.notes.extend(inspection.notes(entry))
+        report.notes.extend(notes)
         if problems or not trial:
             continue
         if entry.backend() in _HERE:

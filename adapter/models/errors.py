@@ -7,5 +7,7 @@ class ModelError(Exception):
 
 def first_line(error: BaseException) -> str:
     """What a library's exception says, without the rest of it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     lines = str(error).strip().splitlines()
     return lines[0][:500] if lines else type(error).__name__

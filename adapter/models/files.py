@@ -6,6 +6,8 @@ from pathlib import Path
 from adapter.models.errors import ModelError
 from adapter.models.source import Source, read_spec
 
+_KINDS = ".onnx, .joblib or .pkl (scikit-learn), .pt (TorchScript), .pt2 (torch.export)"
+
 
 def read(
     path: Path, inputs: Sequence[str] = (), outputs: Sequence[str] = (), *, trust_pickle: bool = False
@@ -16,7 +18,8 @@ def read(
     keep. Raises ModelError; ImportError when a package is missing.
     """
     if not path.is_file():
-        raise ModelError(f"{path}: there is no such file")
+        what = "is no file" if path.exists() else "there is no such file"
+        raise ModelError(f"{path}: {what}; expected one of {_KINDS}")
     specs = [read_spec(text) for text in inputs]
     match path.suffix.lower():
         case ".onnx":
@@ -40,8 +43,7 @@ def read(
 
             return torch_file.read_exported(path, outputs)
         case _:
-            known = ".onnx, .joblib or .pkl (scikit-learn), .pt (TorchScript), .pt2 (torch.export)"
-            raise ModelError(f"{path}: expected a file {known}")
+            raise ModelError(f"{path}: expected one of {_KINDS}")
 
 
 def _trusted(path: Path, trusted: bool) -> None:

@@ -45,7 +45,7 @@ def notes(entry: Entry) -> Iterator[str]:
     for version in entry.versions():
         path = entry.folder / version / onnx_file.MODEL_FILE
         try:
-            newer = onnx_file.above_limits(onnx_file.load(path)) if path.is_file() else ""
+            newer = onnx_file.above_limits(onnx_file.load(path, weights=False)) if path.is_file() else ""
         except ModelError:
             continue  # a problem, and told as one
         if newer:
@@ -61,7 +61,7 @@ def _version_problems(entry: Entry, config: Any, version: str) -> Iterator[str]:
         yield f"{path}: is missing"
     elif backend == "onnxruntime" and path.is_file():
         try:
-            inputs, outputs = onnx_file.tensors(onnx_file.load(path))
+            inputs, outputs = onnx_file.tensors(onnx_file.load(path, weights=False))
         except ModelError as error:
             yield str(error) if str(path) in str(error) else f"{path}: {error}"
             return

@@ -1,5 +1,6 @@
 """An ONNX file → a Source: its tensors, and the file at a version that every Triton in use can read."""
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,14 +48,17 @@ def read(path: Path, keep: Sequence[str] = ()) -> Source:
     Raises ModelError for a file that is no ONNX model, one that ONNX Runtime cannot run, and tensors that
     Triton cannot carry.
     """
-    return source(load(path), keep, external=_has_weights_beside(path))
+    beside = any(map(uses_external_data, load(path, weights=False).graph.initializer))
+    return source(load(path), keep, external=beside)
 
 
-def load(path: Path) -> Any:
-    """The file's `ModelProto`, with the weights that lie beside it. Raises ModelError."""
+def load(path: Path, *, weights: bool = True) -> Any:
+    """The file's `ModelProto`, with or without the `weights` that lie beside it. Raises ModelError."""
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=weights)
         onnx.checker.check_model(path)
+    except OSError as error:
+        raise ModelError(f"{error.filename or path}: cannot be read: {first_line(error)}") from error
     except Exception as error:  # protobuf's, the checker's, and whatever a broken file brings about
         raise ModelError(f"{path}: is no ONNX model: {first_line(error)}") from error
     return model
@@ -76,6 +80,11 @@ def source(model: Any, keep: Sequence[str] = (), *, external: bool = False) -> S
         if batches and (why := _no_batch(model, session, inputs)):
             batches = False
             notes.append(f"it is taken not to batch, {why}; --max-batch-size says otherwise")
+        elif (size := _fixed_batch(*inputs, *outputs)) is not None:
+            notes.append(
+                f"it does not batch, as the first axis of its tensors is {size}: export it with one of any "
+                "size, and requests are joined"
+            )
 
     def save(folder: Path) -> None:
         _save(model, folder / MODEL_FILE, external)
@@ -123,6 +132,12 @@ def _tensor(side: str, value: Any) -> TensorMetadata:
         raise ModelError(f"the {side} {value.name!r} has no shape; export the model with shapes")
     shape = tuple(size.dim_value if size.dim_value > 0 else -1 for size in tensor.shape.dim)
     return TensorMetadata(value.name, DATATYPES[tensor.elem_type], shape)
+
+
+def _fixed_batch(*tensors: TensorMetadata) -> int | None:
+    """The size of every tensor's first axis, if it is one: exporters do so unless they are told better."""
+    sizes = {tensor.shape[:1] for tensor in tensors}
+    return next(iter(sizes))[0] if len(sizes) == 1 and sizes.isdisjoint({(), (-1,)}) else None
 
 
 def _no_batch(model: Any, session: Any, inputs: Sequence[TensorMetadata]) -> str:
@@ -203,12 +218,9 @@ def _alike(one: NDArray[Any], other: NDArray[Any]) -> bool:
 
 def _text(array: NDArray[Any]) -> NDArray[Any]:
     """ONNX Runtime wants strings where Triton has bytes."""
-    return np.frompyfunc(bytes.decode, 1, 1)(array) if array.dtype == np.object_ else array
-
-
-def _has_weights_beside(path: Path) -> bool:
-    model = onnx.load(path, load_external_data=False)
-    return any(map(uses_external_data, model.graph.initializer))
+    if array.dtype != np.object_:
+        return array
+    return np.asarray(np.frompyfunc(bytes.decode, 1, 1)(array), np.object_)
 
 
 def _save(model: Any, path: Path, external: bool) -> None:
@@ -216,5 +228,7 @@ def _save(model: Any, path: Path, external: bool) -> None:
     weights = f"{path.name}.data"
     onnx.save(model, path, save_as_external_data=external, location=weights)
     if external:
+        # It is for the owner alone, and Triton may run as another user.
+        shutil.copymode(path, path.parent / weights)
         # Writing has taken the weights out of the model.
         load_external_data_for_model(model, str(path.parent))

@@ -7,7 +7,7 @@ from typing import Any
 
 from adapter.core.dataplane import MODEL_NAME
 from adapter.models.config import CONFIG_FILE, parse, served
-from adapter.models.errors import ModelError
+from adapter.models.errors import ModelError, first_line
 from adapter.standalone.repository import folders
 
 MODEL_FILES = {
@@ -54,7 +54,7 @@ class Entry:
         except FileNotFoundError:
             return ""
         except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"{self.config_path}: cannot be read: {error}") from error
+            raise ModelError(f"{self.config_path}: cannot be read: {first_line(error)}") from error
 
     def config(self) -> Any:
         """The `ModelConfig`. Raises ModelError, which names the line and the column."""

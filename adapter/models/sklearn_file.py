@@ -81,7 +81,8 @@ def _open(path: Path) -> tuple[Any, list[str]]:
         except ModuleNotFoundError as error:
             raise ModelError(f"{path}: the pickle needs the package {error.name}, install it") from error
         except Exception as error:  # a pickle may raise anything
-            raise ModelError(f"{path}: cannot be opened as a pickle: {first_line(error)}") from error
+            why = f"{type(error).__name__}: {first_line(error)}"
+            raise ModelError(f"{path}: cannot be opened as a pickle: {why}") from error
     if not isinstance(estimator, BaseEstimator):
         raise ModelError(f"{path}: holds a {type(estimator).__name__}, which is no scikit-learn estimator")
     try:

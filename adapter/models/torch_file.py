@@ -1,9 +1,11 @@
 """PyTorch's files: TorchScript, for Triton's PyTorch backend, and exported programs, by way of ONNX."""
 
 import shutil
+import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from adapter.core.types import TensorMetadata
@@ -17,10 +19,10 @@ def read_torchscript(
     path: Path, inputs: Sequence[TensorMetadata], outputs: Sequence[TensorMetadata]
 ) -> Source:
     """A `torch.jit.save` archive, whose tensors the caller names. Raises ModelError."""
-    if not _holds_code(path):
+    if "code" not in _members(path):
         raise ModelError(
             f"{path}: is no TorchScript program; torch.save writes weights alone: write the model with "
-            "torch.jit.save or torch.export.save"
+            "torch.jit.save, or with torch.export.save as a .pt2 file"
         )
     if not inputs or not outputs:
         raise ModelError(
@@ -46,6 +48,8 @@ def read_exported(path: Path, keep: Sequence[str] = ()) -> Source:
 
     Raises ModelError.
     """
+    if "data.pkl" in _members(path):
+        raise ModelError(f"{path}: was written by torch.save or torch.jit.save, and not by torch.export.save")
     try:
         import onnxscript  # noqa: F401 - what torch's exporter is made of
         import torch
@@ -56,16 +60,18 @@ def read_exported(path: Path, keep: Sequence[str] = ()) -> Source:
     with tempfile.TemporaryDirectory(prefix="miaas-torch-") as folder:
         exported = Path(folder, onnx_file.MODEL_FILE)
         try:
-            torch.onnx.export(torch.export.load(path), f=exported, dynamo=True)
+            # Standard output is the command's own.
+            with redirect_stdout(sys.stderr):
+                torch.onnx.export(torch.export.load(path), f=exported, dynamo=True, verbose=False)
         except Exception as error:  # torch's errors have no base of their own
             raise ModelError(f"{path}: torch cannot turn it into ONNX: {first_line(error)}") from error
         return onnx_file.read(exported, keep)
 
 
-def _holds_code(path: Path) -> bool:
-    """Whether it is a TorchScript archive: a zip file with `<name>/code/` beside the weights."""
+def _members(path: Path) -> set[str]:
+    """What the one folder of a torch archive, a zip file, holds. Raises ModelError."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.split("/")[1:2] == ["code"] for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False
+            return {member for name in archive.namelist() for member in name.split("/")[1:2]}
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path}: is no file of PyTorch: {first_line(error)}") from error

@@ -73,11 +73,16 @@ def trace_options(url: str) -> list[str]:
     return [f"--trace-config={option}" for option in options]
 
 
+NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
+"""Since 1.29 ONNX Runtime's wheels tell Microsoft which models they run, unless this is set."""
+
+
 def environment(wheels: Wheels, python_bin: Path, inherited: Mapping[str, str]) -> dict[str, str]:
     """`inherited` with the paths on which the server's libraries and its stubs' packages are found."""
     libraries = [*map(str, wheels.libraries), *filter(None, [inherited.get("LD_LIBRARY_PATH")])]
     path = [str(python_bin), inherited.get("PATH", os.defpath)]
-    return {**inherited, "LD_LIBRARY_PATH": os.pathsep.join(libraries), "PATH": os.pathsep.join(path)}
+    paths = {"LD_LIBRARY_PATH": os.pathsep.join(libraries), "PATH": os.pathsep.join(path)}
+    return {**NO_TELEMETRY, **inherited, **paths}
 
 
 class LoadLog:

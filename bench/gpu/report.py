@@ -25,6 +25,35 @@ Runtime takes the CPU without an error where it cannot have CUDA.
 
 `python -m bench.gpu --json docs/gpu.json` measures what follows; `python -m bench.gpu.report` writes it down.
 """
+CONFIGURATION = """\
+## What a model's configuration can say
+
+For the demo's EfficientNet, in place of its `instance_group`:
+
+```protobuf
+instance_group [{ kind: KIND_GPU count: 2 }]
+optimization { execution_accelerators { gpu_execution_accelerator [{
+  name: "tensorrt"
+  parameters { key: "precision_mode" value: "FP16" }
+  parameters { key: "trt_engine_cache_enable" value: "1" }
+  parameters { key: "trt_engine_cache_path" value: "/tmp/engines" }
+}] } }
+model_warmup [{ name: "zeros" batch_size: 8 inputs {
+  key: "input" value { data_type: TYPE_FP32 dims: [3, 224, 224] zero_data: true }
+} }]
+```
+
+- `count` instances on each GPU run at the same time, and each holds the model in the GPU's memory.
+- [TensorRT](https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/onnxruntime_backend/README.html)
+  makes an engine of the model when it sees a shape for the first time, which may take minutes. The cache
+  keeps engines for the next start; the folder must be one that Triton may write to. FP16 rounds: compare the
+  answers. In NVIDIA's container alone: under `up` the line is passed over, and ONNX Runtime's CUDA runs the
+  model.
+- Warm-up runs before the model counts as ready, so that no client waits for engines and kernels.
+  `models add --warmup` writes one.
+
+With TensorRT: not yet measured.
+"""
 UNSEEN = """\
 > **Nothing on this page has been run on a GPU yet.** The figures are those of a machine without one.
 """
@@ -191,6 +220,7 @@ def document(seen: dict[str, Any]) -> str:
     sections = [
         INTRODUCTION,
         *([] if seen["machine"]["gpus"] else [UNSEEN]),
+        CONFIGURATION,
         f"## Measured on\n\n{machine(seen)}\n",
     ]
     for name, (title, write) in PARTS.items():

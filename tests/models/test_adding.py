@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -205,10 +206,41 @@ def test_a_folder_without_a_configuration_gets_one(tmp_path: Path) -> None:
     assert (version, entry.served()) == ("4", ["3", "4"])
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a b", "ä", "x" * 129])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "ä", "x" * 129])
 def test_names_that_no_model_can_have(tmp_path: Path, name: str) -> None:
     message = refused(tmp_path, source(), name=name)
     assert message.endswith("is no name for a model: its name must be of letters, digits, '.', '_' and '-'")
+
+
+def test_a_name_that_would_be_passed_over(tmp_path: Path) -> None:
+    assert refused(tmp_path, source(), name=".hidden") == (
+        "'.hidden' is no name for a model: folders that begin with a dot are passed over"
+    )
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "m").touch()
+    assert refused(tmp_path, source()) == "m: is no folder"
+    assert refused(tmp_path / "m", source()) == f"{tmp_path / 'm'}: is no folder"
+
+
+def test_a_repository_that_cannot_be_written() -> None:
+    with pytest.raises(ModelError, match=r"^/proc/none/m: cannot be written: No such file or directory$"):
+        add(Path("/proc/none"), "m", source(), Options())
+
+
+def test_a_version_that_came_meanwhile_stays(tmp_path: Path) -> None:
+    add(tmp_path, "m", source(), Options())
+    late = source(content="late")
+
+    def save(folder: Path) -> None:
+        add(tmp_path, "m", source(content="first"), Options())
+        late.save(folder)
+
+    with pytest.raises(ModelError, match="cannot be written: Directory not empty"):
+        add(tmp_path, "m", replace(late, save=save), Options())
+    assert tree(tmp_path) == ["m/1/model.onnx", "m/2/model.onnx", "m/config.pbtxt"]
+    assert (tmp_path / "m" / "2" / "model.onnx").read_text() == "first"
 
 
 @pytest.mark.parametrize(

@@ -49,16 +49,25 @@ def test_torchscript_has_to_be_told_its_tensors(tmp_path: Path) -> None:
     assert refusal(path, IMAGE) == message
 
 
-@pytest.mark.parametrize("names", [("net/data.pkl", "net/version"), None])
-def test_weights_are_no_program(tmp_path: Path, names: tuple[str, ...] | None) -> None:
-    path = tmp_path / "net.pt"
-    if names:
-        torchscript(path, *names)
-    else:
-        path.write_bytes(b"hello")
+@pytest.mark.parametrize("names", [("net/data.pkl", "net/version"), ("net/archive_format",)])
+def test_weights_are_no_program(tmp_path: Path, names: tuple[str, ...]) -> None:
+    path = torchscript(tmp_path / "net.pt", *names)
     assert refusal(path, IMAGE, outputs=(SCORES,)) == (
         "net.pt: is no TorchScript program; torch.save writes weights alone: write the model with "
-        "torch.jit.save or torch.export.save"
+        "torch.jit.save, or with torch.export.save as a .pt2 file"
+    )
+
+
+@pytest.mark.parametrize("name", ["net.pt", "net.pt2"])
+def test_what_pytorch_has_not_written(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"hello")
+    assert refusal(tmp_path / name) == f"{name}: is no file of PyTorch: File is not a zip file"
+
+
+@pytest.mark.parametrize("names", [("net/data.pkl", "net/code/__torch__.py"), ("net/data.pkl", "net/data/0")])
+def test_what_torch_has_not_exported(tmp_path: Path, names: tuple[str, ...]) -> None:
+    assert refusal(torchscript(tmp_path / "net.pt2", *names)) == (
+        "net.pt2: was written by torch.save or torch.jit.save, and not by torch.export.save"
     )
 
 
@@ -76,8 +85,8 @@ def test_without_torch_an_exported_program_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    (tmp_path / "net.pt2").touch()
-    assert refusal(tmp_path / "net.pt2") == (
+    path = torchscript(tmp_path / "net.pt2", "net/archive_format", "net/models/model.json")
+    assert refusal(path) == (
         "a .pt2 file is turned into ONNX by torch: pip install torch onnxscript "
         "(https://pytorch.org says how to get it without CUDA)"
     )
@@ -89,11 +98,12 @@ def test_what_tells_its_inputs_takes_no_others(tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    known = ".onnx, .joblib or .pkl (scikit-learn), .pt (TorchScript), .pt2 (torch.export)"
+    known = "expected one of .onnx, .joblib or .pkl (scikit-learn), .pt (TorchScript), .pt2 (torch.export)"
     (tmp_path / "model.h5").touch()
-    assert refusal(tmp_path / "model.h5") == f"model.h5: expected a file {known}"
-    assert refusal(tmp_path / "none.onnx") == "none.onnx: there is no such file"
-    assert refusal(tmp_path) == f"{tmp_path}: there is no such file".replace(f"{tmp_path.parent}/", "")
+    assert refusal(tmp_path / "model.h5") == f"model.h5: {known}"
+    assert refusal(tmp_path / "none.onnx") == f"none.onnx: there is no such file; {known}"
+    (tmp_path / "saved_model").mkdir()
+    assert refusal(tmp_path / "saved_model") == f"saved_model: is no file; {known}"
 
 
 @pytest.mark.parametrize(

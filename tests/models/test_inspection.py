@@ -1,10 +1,14 @@
 """What `models check` finds in configurations and files, with its place."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from adapter.models import inspection
+from adapter.models.check import check
 from adapter.models.repository import Entry
 from tests.models.onnx_models import double, write
 
@@ -30,6 +34,18 @@ def problems(entry: Entry) -> list[str]:
     return [line.replace(f"{entry.folder.parent}/", "") for line in found]
 
 
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """As nobody, where the tests run as root, to whom all is open."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
 def with_parameter(key: str, value: str) -> str:
     return f"{CONFIG}parameters {{ key: \"miaas.{key}\" value {{ string_value: '{value}' }} }}\n"
 
@@ -38,6 +54,24 @@ def test_a_model_that_is_right(entry: Entry) -> None:
     assert problems(entry) == []
     assert list(inspection.notes(entry)) == []
     assert entry.backend() == "onnxruntime"
+
+
+@pytest.mark.parametrize("closed", ["m", "m/1", "m/config.pbtxt", "m/1/model.onnx"])
+def test_what_cannot_be_read_is_a_problem_of_that_model(
+    tmp_path: Path, entry: Entry, monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    write(tmp_path / "other" / "1" / "model.onnx", double("n", 2))
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    there = Path(closed)
+    before = there.stat().st_mode
+    there.chmod(0)
+    with without_privileges():
+        report = check(Path(), [Entry(Path("m")), Entry(Path("other"))], trial=False)
+    there.chmod(before)
+    (problem,) = report.problems
+    assert problem.startswith(closed)
+    assert problem.endswith(": cannot be read: Permission denied")
 
 
 def test_a_plain_folder_is_right_too(entry: Entry) -> None:

@@ -141,7 +141,7 @@ def missing_module() -> bytes:
     [
         (b"hello", "cannot be opened as a pickle: "),
         (pickle.dumps({"a": 1}), "holds a dict, which is no scikit-learn estimator"),
-        (pickle.dumps(Explosive()), "cannot be opened as a pickle: boom"),
+        (pickle.dumps(Explosive()), "cannot be opened as a pickle: RuntimeError: boom"),
         (missing_module(), "the pickle needs the package no_such_package, install it"),
         (pickle.dumps(LogisticRegression()), "This LogisticRegression instance is not fitted yet."),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adapter.standalone import reaper, wheels
+from adapter.standalone import reaper, triton, wheels
 from adapter.standalone.errors import StartError
 from adapter.standalone.network import http_url
 from adapter.standalone.state import api_key
@@ -78,6 +78,13 @@ def test_a_numpy_that_the_stubs_misread_is_refused(monkeypatch: pytest.MonkeyPat
     assert str(caught.value) == (
         "`up` needs numpy < 2, this environment has 2.1.0: pip install 'miaas-adapter[standalone]'"
     )
+
+
+def test_onnx_runtime_tells_nobody_unless_it_is_wanted() -> None:
+    found = wheels.Wheels(Path("nats-server"), Path("triton"), (Path("lib"),))
+    assert triton.environment(found, Path("bin"), {})["ORT_DISABLE_TELEMETRY"] == "1"
+    wanted = {"ORT_DISABLE_TELEMETRY": "0"}
+    assert triton.environment(found, Path("bin"), wanted)["ORT_DISABLE_TELEMETRY"] == "0"
 
 
 def test_the_log_of_loading_in_pieces() -> None:

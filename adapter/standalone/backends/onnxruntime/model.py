@@ -152,6 +152,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         config = json.loads(args["model_config"])
         self.batching = config["max_batch_size"] > 0
+        self.outputs = [output["name"] for output in config["output"]]
         kind = args["model_instance_kind"]
         self.session = onnxruntime.InferenceSession(
             model_path(config), session_options(config), providers(kind, args["model_instance_device_id"])
@@ -190,15 +191,17 @@ class TritonPythonModel:
             for tensor in request.inputs():
                 parts.setdefault(tensor.name(), []).append(self.to_model(tensor))
         inputs = {name: np.concatenate(part) if len(part) > 1 else part[0] for name, part in parts.items()}
-        wanted = sorted({name for request in requests for name in request.requested_output_names()})
+        asked = [request.requested_output_names() for request in requests]
+        # Those come as sets: an answer has its outputs in the order of the configuration.
+        wanted = [name for name in self.outputs if any(name in names for names in asked)]
         outputs = zip(wanted, self.session.run(wanted, inputs), strict=True)
         rows = [len(array) for array in next(iter(parts.values()))] if self.batching else []
         pieces = {name: split(name, np.atleast_1d(output), rows) for name, output in outputs}
         return [
             pb_utils.InferenceResponse(
-                [pb_utils.Tensor(name, pieces[name][index]) for name in request.requested_output_names()]
+                [pb_utils.Tensor(name, pieces[name][index]) for name in wanted if name in names]
             )
-            for index, request in enumerate(requests)
+            for index, names in enumerate(asked)
         ]
 
     def to_model(self, tensor: Any) -> NDArray[Any]:
