@@ -1,9 +1,11 @@
 """An HTTP listener of this process: uvicorn, with our limits."""
 
+import asyncio
 import math
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ssl import SSLContext
 from typing import Any
 
 import uvicorn
@@ -61,16 +63,34 @@ def config(
     )
 
 
-def _over_tls(http: type[HttpProtocol], tls: ServerTls, within_s: float) -> Callable[..., SSLProtocol]:
-    """Makes connections with the certificate and the CAs of their moment; uvicorn keeps those of its start.
+def _over_tls(http: type[HttpProtocol], tls: ServerTls, within_s: float) -> Callable[..., "_Tls"]:
+    """Connections with the certificate and the CAs of their moment: uvicorn keeps those of its start."""
+    every: set[_Tls] = set()
+    return lambda **options: _Tls(http(**options), tls.context, within_s, every)
 
-    A client has `within_s` for its handshake: only then its connection is one that uvicorn knows of. In the
-    end it has the time to take what TLS still holds.
+
+class _Tls(SSLProtocol):  # type: ignore[misc]
+    """The TLS of a connection, which uvicorn knows of once its handshake is over.
+
+    A client has `within_s` for that, and as many may be at it as there may be connections: more are hung up
+    on. In the end it has the time to take what TLS still holds.
     """
-    times = {"ssl_handshake_timeout": within_s, "ssl_shutdown_timeout": READ_WITHIN_S}
 
-    def connection(**options: Any) -> SSLProtocol:
-        inner = http(**options)
-        return SSLProtocol(inner.loop, inner, tls.context, None, True, **times)
+    def __init__(self, inner: HttpProtocol, context: SSLContext, within_s: float, every: "set[_Tls]") -> None:
+        times = {"ssl_handshake_timeout": within_s, "ssl_shutdown_timeout": READ_WITHIN_S}
+        super().__init__(inner.loop, inner, context, None, True, **times)
+        self._inner = inner
+        self._every = every
 
-    return connection
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        inner = self._inner
+        if len(self._every) - len(inner.connections) >= inner.max_connections:
+            inner.refused("too_many_connections")
+            transport.abort()
+            return
+        self._every.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._every.discard(self)
+        super().connection_lost(exc)

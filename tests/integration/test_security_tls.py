@@ -1,6 +1,7 @@
 """TLS of the listener alone: renewed certificates, certificates of clients, plain text that is refused."""
 
 import re
+import select
 import socket
 import ssl
 from contextlib import ExitStack, suppress
@@ -154,6 +155,33 @@ def test_handshakes_that_never_end_do_not_hold_up_others(files: Files, tmp_path:
         for connection in half_open:
             with suppress(ConnectionResetError):
                 assert connection.recv(1) == b""
+
+
+def test_more_handshakes_than_allowed_connections_are_hung_up_on(files: Files, tmp_path: Path) -> None:
+    settings = {**files.settings, "HEADER_TIMEOUT_S": "3", "MAX_CONNECTIONS": "50"}
+    with serving(tmp_path, **settings) as api, ExitStack() as stack:
+        address = httpx.URL(api.url)
+        half_open = [
+            stack.enter_context(socket.create_connection((address.host, address.port or 0), timeout=2))
+            for _ in range(80)
+        ]
+        for connection in half_open[50:]:
+            with suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
+        assert select.select(half_open[:50], [], [], 0)[0] == []
+        told = httpx.get(f"{api.ops_url}/metrics").text
+        assert 'adapter_refusals_total{reason="too_many_connections"} 30\n' in told
+        for connection in half_open:
+            connection.close()
+        with httpx.Client(verify=files.trust(), headers=make_key(tmp_path, "alice")) as client:
+            wait_for(lambda: is_answered(client, api.url))
+
+
+def is_answered(client: httpx.Client, url: str) -> bool:
+    try:
+        return client.get(f"{url}/").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 REFUSAL = (
