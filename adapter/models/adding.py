@@ -5,10 +5,11 @@ What is written is written aside and renamed: whoever watches the repository nev
 
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from adapter.core.dataplane import MODEL_NAME
 from adapter.models import config as configuration
@@ -61,7 +62,7 @@ def add(
         _check_fits(entry, source, options)
         files = {}
     else:
-        files = _files(entry, source, options)
+        files = _files(entry, source, options, [version for version in versions if version != number])
     try:
         repository.mkdir(parents=True, exist_ok=True)
         if entry.folder.exists():
@@ -114,8 +115,8 @@ def _check_fits(entry: Entry, source: Source, options: Options) -> None:
         )
 
 
-def _files(entry: Entry, source: Source, options: Options) -> dict[str, str]:
-    """What a model has beside its versions: each file's name and content."""
+def _files(entry: Entry, source: Source, options: Options, others: Sequence[str]) -> dict[str, str]:
+    """What a model has beside its versions, of which `others` stay: each file's name and content."""
     labels = options.labels or source.labels
     config = configuration.build(
         source,
@@ -128,6 +129,8 @@ def _files(entry: Entry, source: Source, options: Options) -> dict[str, str]:
     for key, value in entry.config().parameters.items():
         if key != f"{PREFIX}feature_names":
             config.parameters[key].CopyFrom(value)
+    if others:
+        _check_others(entry, source, config, others)
     files = {CONFIG_FILE: configuration.render(config)}
     if any(output.label_filename for output in config.output):
         files[LABELS_FILE] = "".join(f"{label}\n" for label in labels)
@@ -135,6 +138,38 @@ def _files(entry: Entry, source: Source, options: Options) -> dict[str, str]:
         shapes = ", ".join(f"{output.name} {list(output.dims)}" for output in config.output)
         raise ModelError(f"{len(labels)} labels, and not one output with so many values ({shapes})")
     return files
+
+
+def _check_others(entry: Entry, source: Source, config: Any, versions: Sequence[str]) -> None:
+    """Raise ModelError when a configuration that is written anew does not hold for these versions."""
+    runs_on, they_run_on = source.platform.partition("_")[0], entry.backend()
+    if they_run_on not in ("", runs_on):
+        found = [f"it runs on {runs_on}, and they on {they_run_on}"]
+    elif runs_on == "onnxruntime":
+        found = [
+            f"version {version}: {problem}"
+            for version in versions
+            for problem in _onnx_differences(entry.folder / version, config)
+        ]
+    else:
+        found = []  # the files of others do not tell their tensors
+    if found:
+        raise ModelError(
+            f"its configuration does not hold for versions that are there: {'; '.join(found)}; "
+            f"give it another --name, or remove these versions from {entry.folder}"
+        )
+
+
+def _onnx_differences(folder: Path, config: Any) -> list[str]:
+    """In what a configuration contradicts a version's file; nothing for one that does not run as it is."""
+    # Not at the top: TorchScript does without the package.
+    from adapter.models import onnx_file
+
+    try:
+        model = onnx_file.load(folder / onnx_file.MODEL_FILE, weights=False)
+        return configuration.differences(config, *onnx_file.tensors(model))
+    except ModelError:
+        return []
 
 
 def _beside(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Every example of README.md and of docs/getting-started.md, run as it stands there."""
+"""Every example of README.md, docs/getting-started.md and docs/v2.md, run as it stands there."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from tests.integration.conftest import ROOT, Up
 BLOCK = re.compile(r"^```(bash|python|javascript)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 EXAMPLES = [
     pytest.param(language, code, id=f"{Path(page).stem}-{language}-{number}")
-    for page in ("README.md", "docs/getting-started.md")
+    for page in ("README.md", "docs/getting-started.md", "docs/v2.md")
     for number, (language, code) in enumerate(BLOCK.findall((ROOT / page).read_text()))
     if not code.startswith("export ")
 ]
@@ -26,7 +26,7 @@ COMMANDS = {
 }
 SHOWN = {
     "bash": r'"(predictions|data)":\[\[?1\.0,|"status":"queued"|"sklearn-iris"|expected a number \(FP32\)',
-    "python": r"\[\[1\.0, [\s\S]*espresso|completed \[\[1\.0",
+    "python": r"\[\[1\.0, [\s\S]*espresso|completed \[\[1\.0|\A\[\[1\.0, .*\]\]\n\Z",
     "javascript": r"\[ \[ 1, |completed \[",
 }
 

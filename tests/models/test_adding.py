@@ -16,6 +16,7 @@ from adapter.models.errors import ModelError
 from adapter.models.repository import Entry
 from adapter.models.source import Source, variable_first_axes
 from adapter.triton.description import describe
+from tests.models.onnx_models import double, write
 
 X, Y = TensorMetadata("x", "FP32", (-1, 4)), TensorMetadata("y", "FP32", (-1, 3))
 TODAY = date(2026, 11, 21)
@@ -204,6 +205,24 @@ def test_a_folder_without_a_configuration_gets_one(tmp_path: Path) -> None:
     (tmp_path / "m" / "3" / "model.onnx").touch()
     entry, version = add(tmp_path, "m", source(), Options())
     assert (version, entry.served()) == ("4", ["3", "4"])
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_versions_that_stay_are_not_broken(tmp_path: Path, configured: bool) -> None:
+    write(tmp_path / "m" / "1" / "model.onnx", double("n", 2))
+    other = source(TensorMetadata("x", "FP32", (-1, 3)), TensorMetadata("y", "FP32", (-1, 2)))
+    if configured:
+        x, y = TensorMetadata("x", "FP32", (-1, 2)), TensorMetadata("y", "FP32", (-1, 2))
+        add(tmp_path, "m", source(x, y), Options(), 2)
+    assert refused(tmp_path, other, force=configured) == (
+        "its configuration does not hold for versions that are there: version 1: input 'x': shape [-1, 3], "
+        "and the model has [-1, 2]; give it another --name, or remove these versions from m"
+    )
+    elsewhere = refused(tmp_path, replace(other, platform="pytorch_libtorch"), force=True, version=9)
+    assert "it runs on pytorch, and they on onnxruntime; " in elsewhere
+    # What is replaced does not stay.
+    (tmp_path / "m" / "1" / "model.onnx").write_text("broken")
+    add(tmp_path, "m", other, Options(), force=True)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "ä", "x" * 129])
