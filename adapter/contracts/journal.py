@@ -138,7 +138,7 @@ def _tell(scope: Scope, status: int, **more: Any) -> None:
         if value := state.get(name):
             line[name] = value
     level = _log.error if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _log.info
-    level("request", **line, code=status, **more)
+    level("request", **line, code=int(status), **more)
 
 
 def _given(headers: list[tuple[bytes, bytes]]) -> tuple[str, TraceContext | None]:

@@ -278,7 +278,11 @@ def test_no_client_breaks_a_line(tmp_path: Path, form: str) -> None:
     [line] = [line for line in api.log.read_bytes().splitlines() if b"404" in line]
     assert b"\x1b" not in line
     path = '/no\nsuch\r\x1b[31m\u2028"path" event=request'
-    assert json.loads(line)["path"] == path if form == "json" else f" path={path!r} ".encode() in line
+    if form == "json":
+        assert (json.loads(line)["path"], json.loads(line)["code"]) == (path, 404)
+    else:
+        assert f" path={path!r} ".encode() in line
+        assert b" code=404 " in line
 
 
 @pytest.mark.parametrize("sample", ["0", "1"])
