@@ -225,10 +225,10 @@ def _text(array: NDArray[Any]) -> NDArray[Any]:
 
 def _save(model: Any, path: Path, external: bool) -> None:
     """Write the model, with `external` its weights into a file beside it: protobuf ends at 2 GiB."""
-    weights = f"{path.name}.data"
-    onnx.save(model, path, save_as_external_data=external, location=weights)
-    if external:
+    beside = path.with_name(f"{path.name}.data")
+    onnx.save(model, path, save_as_external_data=external, location=beside.name)
+    if beside.exists():  # small weights stay in the model
         # It is for the owner alone, and Triton may run as another user.
-        shutil.copymode(path, path.parent / weights)
+        shutil.copymode(path, beside)
         # Writing has taken the weights out of the model.
         load_external_data_for_model(model, str(path.parent))

@@ -148,6 +148,16 @@ def test_weights_beside_the_file_come_along(tmp_path: Path) -> None:
     assert {stat.S_IMODE(file.stat().st_mode) for file in written} == {stat.S_IMODE(path.stat().st_mode)}
 
 
+def test_small_weights_beside_the_file_are_taken_into_it(tmp_path: Path) -> None:
+    node = helper.make_node("Add", ["x", "w"], ["y"])
+    proto = model([node], [value("x", None, 2)], [value("y", None, 2)], weights=[weight("w", 2)])
+    path = tmp_path / "in.onnx"
+    onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert (tmp_path / "weights.bin").stat().st_size == 8
+    saved(onnx_file.read(path), tmp_path)
+    assert [file.name for file in (tmp_path / "version").iterdir()] == ["model.onnx"]
+
+
 def test_weights_outside_the_files_folder_are_not_read(tmp_path: Path) -> None:
     node = helper.make_node("Add", ["x", "w"], ["y"])
     proto = model([node], [value("x", None, 2048)], [value("y", None, 2048)], weights=[weight("w", 2048)])
