@@ -18,7 +18,7 @@ ALLOWED = {
         *("adapter.core", "adapter.standalone", "adapter.triton", "google.protobuf", "joblib", "onnx"),
         *("onnxruntime", "onnxscript", "skl2onnx", "sklearn", "torch", "tritonclient", "numpy"),
     },
-    "triton": {"adapter.core", "structlog", "google.protobuf", "grpc", "hpack", "tritonclient"},
+    "triton": {"adapter.core", "structlog", "google.protobuf", "grpc", "hpack", "numpy", "tritonclient"},
     "jobs": {"adapter.core", "adapter.nats", "structlog", "nats", "orjson"},
     "security": {
         *("adapter.core", "adapter.nats", "cryptography", "grpc", "httpx", "jwt", "nats", "nkeys"),

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from adapter.contracts.answers import json_response
 from adapter.contracts.scopes import needs
 from adapter.contracts.v2_control import read_object
-from adapter.contracts.v2_tensors import text_of
+from adapter.contracts.v2_tensors import refuse_own, text_of
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import InvalidInput
 from adapter.core.nested import describe
@@ -48,7 +48,7 @@ class SharedMemory:
         size = _number(given, "byte_size")
         if self._kind == "system":
             offset = _number({"offset": 0, **given}, "offset")
-            await self._dataplane.register_system_region(name, text_of(given, "key", "body"), offset, size)
+            await self._dataplane.register_system_region(name, _key(given), offset, size)
         else:
             await self._dataplane.register_cuda_region(
                 name, _handle(given), _number(given, "device_id"), size
@@ -66,7 +66,13 @@ def _name(request: Request) -> str:
     name: str = request.path_params.get("region", "")
     if name and not _NAME.match(name):
         raise InvalidInput(f"region {name[:64]!r}: expected letters, digits, '.', '_' and '-', at most 128")
-    return name
+    return refuse_own(name, "region")
+
+
+def _key(given: Mapping[str, Any]) -> str:
+    key = text_of(given, "key", "body")
+    refuse_own(key.lstrip("/"), "key")
+    return key
 
 
 def _number(given: Mapping[str, Any], member: str) -> int:

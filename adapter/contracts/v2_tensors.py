@@ -9,7 +9,7 @@ from typing import Any
 from adapter.core.datatypes import DATATYPES
 from adapter.core.errors import InvalidInput
 from adapter.core.nested import decode_tensor, describe, invalid_input
-from adapter.core.types import ModelMetadata, Region, Tensor, TensorMetadata
+from adapter.core.types import OWN_REGIONS, ModelMetadata, Region, Tensor, TensorMetadata
 
 _MOST_AXES = 64
 _CARRIERS = "exactly one of `data`, `parameters.binary_data_size` and `parameters.shared_memory_region`"
@@ -195,4 +195,12 @@ def region_of(parameters: Mapping[str, Any], path: str, *, allowed: bool) -> Reg
         if type(value) is not int or not 0 <= value < 1 << 63:
             raise InvalidInput(f"{path}.{member}: expected an integer from 0, got {describe(value)}")
         numbers.append(value)
-    return Region(text_of(parameters, "shared_memory_region", path), *numbers)
+    name = text_of(parameters, "shared_memory_region", path)
+    return Region(refuse_own(name, f"{path}.shared_memory_region"), *numbers)
+
+
+def refuse_own(name: str, path: str) -> str:
+    """The name of a region, which must not be one in which the adapter's own tensors lie."""
+    if name.startswith(OWN_REGIONS):
+        raise InvalidInput(f"{path}: names that begin with {OWN_REGIONS} are the adapter's own")
+    return name

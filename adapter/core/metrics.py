@@ -93,6 +93,13 @@ class Metrics:
             _SIZES,
             {"model": _ANY},
         )
+        self.shared_memory_calls = Counter(
+            "adapter_shared_memory_calls_total",
+            "Calls of Triton whose large tensors went through shared memory.",
+        )
+        self.shared_memory_bytes = Gauge(
+            "adapter_shared_memory_bytes", "Shared memory that is held for large tensors."
+        )
 
         # --- Jobs ---
         self.jobs = Counter(

@@ -19,6 +19,8 @@ AnswerForm = Literal["predictions", "outputs", "names"]
 
 RegionKind = Literal["system", "cuda"]
 """Shared memory of the machine (/dev/shm), or of a GPU."""
+OWN_REGIONS = "miaas-tensors-"
+"""How the names of regions begin in which the adapter itself and Triton pass tensors: clients have none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ of a sequence go to the one server that keeps its state, and are never sent twic
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from adapter.core.errors import (
@@ -17,8 +17,6 @@ from adapter.core.errors import (
     NotSupported,
 )
 from adapter.core.metrics import Metrics
-from adapter.core.trace_context import TraceContext
-from adapter.triton.calls import Parts
 from adapter.triton.endpoint import Endpoint
 from adapter.triton.errors import Silent, Unreached
 from adapter.triton.names import Address, Names
@@ -58,14 +56,16 @@ class Balancer:
         model: str,
         version: str,
         sequence: object,
-        request: Parts,
+        ask: Callable[[GrpcTransport, float], Awaitable[T]],
         timeout_s: float,
-        trace: TraceContext | None = None,
-    ) -> bytes | memoryview:
-        """A `ModelInferRequest` for that model and sequence, as a transport takes it → its answer."""
+    ) -> T:
+        """What one of the servers answers whom a request for that model and sequence may go to.
 
-        async def call(endpoint: Endpoint, left_s: float) -> bytes | memoryview:
-            answer = await endpoint.transport.infer(request, left_s, trace)
+        `ask` sends it by a transport, and waits so many seconds at most.
+        """
+
+        async def call(endpoint: Endpoint, left_s: float) -> T:
+            answer = await ask(endpoint.transport, left_s)
             endpoint.works(model)
             return answer
 

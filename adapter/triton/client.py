@@ -1,26 +1,34 @@
 """The Engine over Triton's gRPC service."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 import grpc
 
 from adapter.core import tracing
-from adapter.core.errors import InferenceFailed
 from adapter.core.metrics import Metrics
 from adapter.core.rows import has_rows
 from adapter.core.trace_context import TraceContext
-from adapter.core.types import InferRequest, InferResponse, ModelMetadata, ModelVersion, RegionKind
-from adapter.core.wire import decode_response, request_parts
+from adapter.core.types import (
+    OWN_REGIONS,
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    ModelVersion,
+    RegionKind,
+)
+from adapter.core.wire import request_parts
 from adapter.settings import Settings
 from adapter.triton.balancer import Balancer
 from adapter.triton.batcher import Batcher, Limits
+from adapter.triton.layout import Layout, Planner
 from adapter.triton.messages import to_json
 from adapter.triton.names import Address, Names
 from adapter.triton.registry import Registry
-from adapter.triton.transport import INFER, GrpcTransport
+from adapter.triton.shared_memory import LocalTransport, is_local
+from adapter.triton.transport import INFER, GrpcTransport, read_answer
 
 
 class TritonEngine:
@@ -30,14 +38,18 @@ class TritonEngine:
         self, settings: Settings, metrics: Metrics, credentials: grpc.ChannelCredentials | None = None
     ) -> None:
         url, lean = settings.triton_grpc_url, settings.triton_transport == "http2"
+        least, most = settings.shared_memory_min_bytes, settings.shared_memory_max_bytes
+        planner = self._planner = Planner(least) if least else None
 
         def connect(address: Address) -> GrpcTransport:
-            return GrpcTransport(address.target, credentials, lean=lean, authority=address.authority)
+            place, authority = address.target, address.authority
+            if planner and is_local(place):
+                memory = planner, most, metrics
+                return LocalTransport(place, credentials, *memory, lean=lean, authority=authority)
+            return GrpcTransport(place, credentials, lean=lean, authority=authority)
 
         self._transport = (
-            Balancer(Names(url), connect, metrics)
-            if settings.several_tritons
-            else GrpcTransport(url, credentials, lean=lean)
+            Balancer(Names(url), connect, metrics) if settings.several_tritons else connect(Address(url, ""))
         )
         self._registry = Registry(self._transport, settings.metadata_ttl_s)
         self._batcher = Batcher(self._send, settings.batch_queue, metrics)
@@ -95,10 +107,7 @@ class TritonEngine:
                 answer = await call
             finally:
                 self._metrics.called(model, requests, rows, started)
-        try:
-            return decode_response(answer)
-        except (ValueError, IndexError) as error:
-            raise InferenceFailed("Triton's answer is not a ModelInferResponse") from error
+        return answer if isinstance(answer, InferResponse) else read_answer(answer)
 
     def _rows(self, request: InferRequest) -> int:
         """How many the request has; 0 of a model that does not batch."""
@@ -108,13 +117,24 @@ class TritonEngine:
 
     def _call(
         self, request: InferRequest, timeout_s: float, trace: TraceContext | None
-    ) -> Awaitable[bytes | memoryview]:
-        message = request_parts(request)
+    ) -> Awaitable[bytes | memoryview | InferResponse]:
+        ask: Callable[[GrpcTransport, float], Awaitable[bytes | memoryview | InferResponse]]
+        if layout := self._layout(request):
+            ask = lambda server, left_s: server.infer_large(layout, left_s, trace)  # noqa: E731
+        else:
+            message = request_parts(request)
+            ask = lambda server, left_s: server.infer(message, left_s, trace)  # noqa: E731
         if isinstance(self._transport, Balancer):
             sequence = request.parameters.get("sequence_id")
-            place = request.model_name, request.model_version, sequence
-            return self._transport.infer(*place, message, timeout_s, trace)
-        return self._transport.infer(message, timeout_s, trace)
+            return self._transport.infer(request.model_name, request.model_version, sequence, ask, timeout_s)
+        return ask(self._transport, timeout_s)
+
+    def _layout(self, request: InferRequest) -> Layout | None:
+        """How its large tensors would travel in shared memory, if it has any and that is wanted."""
+        if self._planner is None:
+            return None
+        known = self._registry.known(request.model_name, request.model_version)
+        return self._planner.layout(request, known)
 
     async def config(self, name: str, version: str = "") -> Mapping[str, Any]:
         """See `Engine.config`."""
@@ -144,7 +164,7 @@ class TritonEngine:
     async def regions(self, kind: RegionKind, name: str = "") -> Sequence[Mapping[str, Any]]:
         """See `Engine.regions`."""
         found = (await self._transport.memory(kind, "Status", name=name)).regions
-        return [to_json(found[region]) for region in sorted(found)]
+        return [to_json(found[region]) for region in sorted(found) if not region.startswith(OWN_REGIONS)]
 
     async def register_system_region(self, name: str, key: str, offset: int, byte_size: int) -> None:
         """See `Engine.register_system_region`."""
@@ -157,8 +177,9 @@ class TritonEngine:
         await self._transport.memory("cuda", "Register", name=name, **place)
 
     async def unregister_region(self, kind: RegionKind, name: str = "") -> None:
-        """See `Engine.unregister_region`."""
-        await self._transport.memory(kind, "Unregister", name=name)
+        """See `Engine.unregister_region`; without a name the adapter's own regions stay."""
+        for each in [name] if name else [region["name"] for region in await self.regions(kind)]:
+            await self._transport.memory(kind, "Unregister", name=each)
 
     def servers(self) -> Mapping[str, str]:
         """See `Engine.servers`."""

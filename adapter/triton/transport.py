@@ -21,9 +21,11 @@ from adapter.core.errors import (
     Unavailable,
 )
 from adapter.core.trace_context import TraceContext
-from adapter.core.types import RegionKind
+from adapter.core.types import InferResponse, RegionKind
+from adapter.core.wire import decode_response, request_parts
 from adapter.triton.calls import CallFailed, NotSent, Parts
 from adapter.triton.errors import Silent, Unreached
+from adapter.triton.layout import Layout
 from adapter.triton.unary import UnaryClient
 
 _REQUEST_ID = re.compile(r"^\[request id: [^\]]*\] ")
@@ -45,7 +47,7 @@ _OPTIONS = [
 ]
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d+\Z")
 _LARGE = 16 << 20
-_CONTROL_TIMEOUT_S = 5.0
+CONTROL_TIMEOUT_S = 5.0
 _LOAD_TIMEOUT_S = 600.0
 
 
@@ -75,6 +77,7 @@ class GrpcTransport:
         self._infer = self._channel.unary_unary(_INFER)
         # On the wire both are the same; this one lets go of the request once it is sent.
         self._infer_large = self._channel.stream_unary(_INFER)
+        self._server = self._method("ServerMetadata", pb.ServerMetadataResponse.FromString)
         self._index = self._method("RepositoryIndex", pb.RepositoryIndexResponse.FromString)
         self._config = self._method("ModelConfig", pb.ModelConfigResponse.FromString)
         self._statistics = self._method("ModelStatistics", pb.ModelStatisticsResponse.FromString)
@@ -117,20 +120,30 @@ class GrpcTransport:
             answer = await call
             return answer
 
-    async def repository_index(self, timeout_s: float = _CONTROL_TIMEOUT_S) -> pb.RepositoryIndexResponse:
+    async def infer_large(
+        self, layout: Layout, timeout_s: float, trace: TraceContext | None = None
+    ) -> InferResponse:
+        """A request with large tensors → the answer; here it goes as any other."""
+        return read_answer(await self.infer(request_parts(layout.request), timeout_s, trace))
+
+    async def server_metadata(self) -> Any:
+        """Triton's version, and the extensions of the protocol that it offers."""
+        return await self._call(self._server, pb.ServerMetadataRequest(), CONTROL_TIMEOUT_S)
+
+    async def repository_index(self, timeout_s: float = CONTROL_TIMEOUT_S) -> pb.RepositoryIndexResponse:
         """Every model and version that Triton knows of, with its state."""
         return await self._call(self._index, pb.RepositoryIndexRequest(), timeout_s)
 
     async def model_config(self, name: str, version: str) -> Any:
         """The `ModelConfig` of one version, auto-completed parts included."""
         request = pb.ModelConfigRequest(name=name, version=version)
-        return (await self._call(self._config, request, _CONTROL_TIMEOUT_S)).config
+        return (await self._call(self._config, request, CONTROL_TIMEOUT_S)).config
 
     async def model_statistics(self, name: str, version: str) -> Any:
         """What the versions of a model, or with "" of all, have done so far."""
         request = pb.ModelStatisticsRequest(name=name, version=version)
         try:
-            return await self._call(self._statistics, request, _CONTROL_TIMEOUT_S)
+            return await self._call(self._statistics, request, CONTROL_TIMEOUT_S)
         except InvalidInput as error:
             # What Triton calls an invalid argument is a model that is not loaded at the moment.
             raise ModelNotReady(error.message) from error
@@ -141,7 +154,7 @@ class GrpcTransport:
         """One of the six calls of Triton's shared-memory extensions; `fields` are its request's."""
         name = f"{kind.capitalize()}SharedMemory{action}"
         method = self._method(name, getattr(pb, f"{name}Response").FromString)
-        return await self._call(method, getattr(pb, f"{name}Request")(**fields), _CONTROL_TIMEOUT_S)
+        return await self._call(method, getattr(pb, f"{name}Request")(**fields), CONTROL_TIMEOUT_S)
 
     async def load_model(self, name: str) -> None:
         """Load the model, or load it anew when its files changed (explicit model control)."""
@@ -177,6 +190,14 @@ class GrpcTransport:
         await self._channel.close()
         if self._lean is not None:
             await self._lean.close()
+
+
+def read_answer(answer: bytes | memoryview) -> InferResponse:
+    """A serialized `ModelInferResponse` → what it says. Raises InferenceFailed when it is none."""
+    try:
+        return decode_response(answer)
+    except (ValueError, IndexError) as error:
+        raise InferenceFailed("Triton's answer is not a ModelInferResponse") from error
 
 
 def _translate(code: grpc.StatusCode, details: str, *, sent: bool) -> AdapterError:

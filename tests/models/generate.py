@@ -72,6 +72,12 @@ def write_running_sum_model(folder: Path) -> None:
     )
 
 
+def write_block_model(folder: Path, elements: int, more: str = "") -> None:
+    """The model of large tensors that takes its time."""
+    inputs, outputs = [Tensor("block", "FP32", (elements,))], [Tensor("echo", "FP32", (elements,))]
+    write_model(folder, "block.py", 0, inputs, outputs, more)
+
+
 def build(target: Path) -> None:
     """Write every test model into `target`, a folder that has none of them yet."""
     for datatype in DATATYPES:

@@ -73,7 +73,9 @@ class Tritons:
 
     async def ask(self, version: str = "", sequence: object = None, timeout_s: float = 5) -> str:
         """The name of the server that answered."""
-        answer = await self.balancer.infer("m", version, sequence, [b""], timeout_s)
+        answer = await self.balancer.infer(
+            "m", version, sequence, lambda each, left_s: each.infer([b""], left_s), timeout_s
+        )
         return bytes(answer).decode()
 
     async def askers(self, count: int = 12, version: str = "") -> set[str]:

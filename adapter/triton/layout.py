@@ -1,0 +1,133 @@
+"""Which tensors of a request are large enough for shared memory, and where in a region each would lie."""
+
+from collections.abc import Mapping
+from math import prod
+from typing import NamedTuple
+
+from adapter.core.datatypes import DATATYPES
+from adapter.core.errors import InferenceFailed
+from adapter.core.types import InferRequest, InferResponse, ModelMetadata, Region, RequestedOutput, Tensor
+
+_ALIGNED = 64
+
+
+class Layout(NamedTuple):
+    """A request with large tensors, and a region of `size` bytes for them."""
+
+    request: InferRequest
+    size: int
+    inputs: tuple[int | None, ...]
+    """Where each input begins; None where it is small."""
+    outputs: Mapping[str, tuple[int, int]]
+    """Where each large output begins, and its size."""
+
+    def filled(self, view: memoryview) -> "Layout":
+        """The same, its large inputs copied into a region, which `view` shows all of."""
+        inputs = list(self.request.inputs)
+        for i, (tensor, start) in enumerate(zip(self.request.inputs, self.inputs, strict=True)):
+            if start is not None:
+                place = view[start : start + len(tensor.data)]
+                place[:] = memoryview(tensor.data).cast("B")
+                inputs[i] = tensor._replace(data=place)
+        return self._replace(request=self.request._replace(inputs=tuple(inputs)))
+
+    def placed(self, name: str) -> InferRequest:
+        """The request as Triton is to be asked, with the large tensors in the region of that name."""
+        inputs = tuple(
+            tensor
+            if start is None
+            else tensor._replace(data=b"", region=Region(name, len(tensor.data), start))
+            for tensor, start in zip(self.request.inputs, self.inputs, strict=True)
+        )
+        outputs = tuple(self._placed_output(output, name) for output in self.request.outputs)
+        return self.request._replace(inputs=inputs, outputs=outputs)
+
+    def _placed_output(self, output: RequestedOutput, name: str) -> RequestedOutput:
+        if output.name not in self.outputs:
+            return output
+        start, size = self.outputs[output.name]
+        return output._replace(parameters=Region(name, size, start).parameters)
+
+    def read(self, response: InferResponse, view: memoryview) -> InferResponse:
+        """The answer with the data of the outputs that Triton wrote into the region."""
+        outputs = tuple(
+            self._read_output(tensor, view) if tensor.name in self.outputs else tensor
+            for tensor in response.outputs
+        )
+        return response._replace(outputs=outputs)
+
+    def _read_output(self, tensor: Tensor, view: memoryview) -> Tensor:
+        start, most = self.outputs[tensor.name]
+        known = DATATYPES.get(tensor.datatype)
+        size = prod(tensor.shape) * known.itemsize if known and tensor.datatype != "BYTES" else -1
+        if not 0 <= size <= most:
+            raise InferenceFailed(f"output {tensor.name!r} is not of the size that its model declares")
+        return tensor._replace(data=view[start : start + size])
+
+
+class Planner:
+    """Lays out requests with tensors of at least `least` bytes."""
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+        self._surprising: set[str] = set()
+        self._sizes: dict[tuple[str, str], tuple[ModelMetadata, Mapping[str, int], int]] = {}
+
+    def surprised_by(self, model: str) -> None:
+        """The model answers with other outputs than it declares: they go as bytes from now on."""
+        self._surprising.add(model)
+
+    def layout(self, request: InferRequest, known: ModelMetadata | None) -> Layout | None:
+        """Where its large tensors would lie; None where it has none. `known` describes its model."""
+        least = self._least
+        inputs = request.inputs
+        sizes, largest = self._outputs(request, known) if known else ({}, 0)
+        rows = inputs[0].shape[0] if known and known.batched and inputs and inputs[0].shape else 1
+        for tensor in inputs:
+            if len(tensor.data) >= least:
+                break
+        else:
+            if rows * largest < least:
+                return None
+        return self._lay_out(request, known, {name: rows * size for name, size in sizes.items()})
+
+    def _outputs(self, request: InferRequest, known: ModelMetadata) -> tuple[Mapping[str, int], int]:
+        """How many bytes a row of each output has, where that is known beforehand, and the most."""
+        key = request.model_name, request.model_version
+        held = self._sizes.get(key)
+        if held is None or held[0] is not known:
+            sizes = {}
+            for tensor in known.outputs:
+                shape = tensor.shape[known.batched :]
+                if tensor.datatype != "BYTES" and min(shape, default=1) >= 0:
+                    sizes[tensor.name] = prod(shape) * DATATYPES[tensor.datatype].itemsize
+            held = self._sizes[key] = known, sizes, max(sizes.values(), default=0)
+        return held[1], held[2]
+
+    def _lay_out(
+        self, request: InferRequest, known: ModelMetadata | None, sizes: Mapping[str, int]
+    ) -> Layout | None:
+        end = 0
+        inputs: list[int | None] = []
+        for tensor in request.inputs:
+            large = tensor.region is None and len(tensor.data) >= self._least
+            inputs.append(end if large else None)
+            if large:
+                end += _aligned(len(tensor.data))
+        outputs: dict[str, tuple[int, int]] = {}
+        # A request that does not fit is sent once more, which a sequence must not be.
+        if known and known.name not in self._surprising and not request.parameters.get("sequence_id"):
+            # None named means all.
+            wanted = request.outputs or tuple(RequestedOutput(tensor.name) for tensor in known.outputs)
+            for output in wanted:
+                size = sizes.get(output.name, 0)
+                if size >= self._least and not output.parameters:
+                    outputs[output.name] = end, size
+                    end += _aligned(size)
+            if outputs:
+                request = request._replace(outputs=wanted)
+        return Layout(request, end, tuple(inputs), outputs) if end else None
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNED) * _ALIGNED
