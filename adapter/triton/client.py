@@ -23,7 +23,7 @@ from adapter.core.wire import request_parts
 from adapter.settings import Settings
 from adapter.triton.balancer import Balancer
 from adapter.triton.batcher import Batcher, Limits
-from adapter.triton.layout import Layout, Planner
+from adapter.triton.layout import Planner
 from adapter.triton.messages import to_json
 from adapter.triton.names import Address, Names
 from adapter.triton.registry import Registry
@@ -95,12 +95,14 @@ class TritonEngine:
 
     async def _send(self, request: InferRequest, timeout_s: float, requests: int) -> InferResponse:
         """One call of Triton, which answers so many requests."""
-        started, model, rows = perf_counter(), request.model_name, self._rows(request)
+        started, model = perf_counter(), request.model_name
+        known = self._registry.known(model, request.model_version)
+        rows = _rows(request, known)
         with tracing.span(INFER, "client") as span:
             trace = span.context if span.recording else None
             if trace:
                 span.set({"rpc.system.name": "grpc", "rpc.method": INFER})
-            call = self._call(request, timeout_s, trace)
+            call = self._call(request, known, timeout_s, trace)
             # Its tensors are in the message now.
             del request
             try:
@@ -109,17 +111,11 @@ class TritonEngine:
                 self._metrics.called(model, requests, rows, started)
         return answer if isinstance(answer, InferResponse) else read_answer(answer)
 
-    def _rows(self, request: InferRequest) -> int:
-        """How many the request has; 0 of a model that does not batch."""
-        known = self._registry.known(request.model_name, request.model_version)
-        shape = request.inputs[0].shape if request.inputs else ()
-        return shape[0] if shape and known is not None and known.batched else 0
-
     def _call(
-        self, request: InferRequest, timeout_s: float, trace: TraceContext | None
+        self, request: InferRequest, known: ModelMetadata | None, timeout_s: float, trace: TraceContext | None
     ) -> Awaitable[bytes | memoryview | InferResponse]:
         ask: Callable[[GrpcTransport, float], Awaitable[bytes | memoryview | InferResponse]]
-        if layout := self._layout(request):
+        if self._planner and (layout := self._planner.layout(request, known)):
             ask = lambda server, left_s: server.infer_large(layout, left_s, trace)  # noqa: E731
         else:
             message = request_parts(request)
@@ -128,13 +124,6 @@ class TritonEngine:
             sequence = request.parameters.get("sequence_id")
             return self._transport.infer(request.model_name, request.model_version, sequence, ask, timeout_s)
         return ask(self._transport, timeout_s)
-
-    def _layout(self, request: InferRequest) -> Layout | None:
-        """How its large tensors would travel in shared memory, if it has any and that is wanted."""
-        if self._planner is None:
-            return None
-        known = self._registry.known(request.model_name, request.model_version)
-        return self._planner.layout(request, known)
 
     async def config(self, name: str, version: str = "") -> Mapping[str, Any]:
         """See `Engine.config`."""
@@ -197,3 +186,9 @@ class TritonEngine:
     async def close(self) -> None:
         """Close the connection to Triton."""
         await self._transport.close()
+
+
+def _rows(request: InferRequest, known: ModelMetadata | None) -> int:
+    """How many the request has; 0 of a model that does not batch."""
+    shape = request.inputs[0].shape if request.inputs else ()
+    return shape[0] if shape and known is not None and known.batched else 0
