@@ -83,10 +83,10 @@ class Settings(BaseSettings):
     """Most calls of one model in flight; requests that wait meanwhile are joined into one; 0 joins none."""
     batch_queue: Annotated[int, Field(ge=1)] = 2048
     """Most requests that may wait for one model; one more is refused with 503."""
-    shared_memory_min_bytes: Annotated[int, Field(ge=0)] = 0
-    """To a Triton on this machine larger tensors than this go through shared memory; 0 is never."""
+    shared_memory_min_bytes: Annotated[int, Field(ge=0)] = 256 << 10
+    """Tensors of so many bytes or more go to a Triton on this machine through shared memory; 0 is never."""
     shared_memory_max_bytes: Annotated[int, Field(ge=1 << 20)] = 256 << 20
-    """Most shared memory that one process takes for tensors."""
+    """Most shared memory that one process holds for tensors."""
     v2_model_control: bool = False
     """Let clients with the scope `admin` load and unload the repository's models over V2."""
     v2_shared_memory: bool = False

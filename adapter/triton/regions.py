@@ -119,10 +119,8 @@ class Regions:
         """Log what keeps shared memory from being used, or with "" that it is, when that is new."""
         if self._told != trouble:
             self._told = trouble
-            if trouble:
-                _log.warning("shared memory not used", server=self._server, reason=trouble)
-            else:
-                _log.info("shared memory in use", server=self._server)
+            event = "shared memory not used" if trouble else "shared memory in use"
+            _log.info(event, server=self._server, **({"reason": trouble} if trouble else {}))
 
     async def _begin(self) -> None:
         """See whether this Triton can do it, and let go of what killed processes left."""

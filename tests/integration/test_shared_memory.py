@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as grpc
@@ -14,10 +16,13 @@ import tritonclient.grpc as grpc
 from adapter.core.errors import DeadlineExceeded, InvalidInput
 from adapter.core.metrics import Metrics
 from adapter.core.types import InferRequest, Tensor
+from adapter.security.keys import KeyStore
 from adapter.settings import Settings
 from adapter.triton import segments
 from adapter.triton.client import TritonEngine
 from tests.integration.services import Service, Stage, open_stage
+from tests.integration.serving import wait_for
+from tests.integration.v2 import message
 from tests.models.generate import write_block_model
 
 ELEMENTS = 1 << 16
@@ -39,6 +44,7 @@ def write_models(folder: Path) -> Path:
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with open_stage(tmp_path_factory.mktemp("memory")) as stage:
         stage.triton("triton", write_models(stage.folder / "models"))
+        stage.nats()
         stage.start()
         yield stage
 
@@ -268,6 +274,83 @@ def test_a_triton_with_a_dev_shm_of_its_own_gets_bytes(
     monkeypatch.undo()
     segments.prefix.cache_clear()
     assert capfd.readouterr().out.count("shared memory not used") == 1
+
+
+@pytest.fixture
+def api(stage: Stage, triton: Service, tmp_path: Path) -> Iterator[Service]:
+    """An API process that is not started yet, on the same Triton."""
+    key = KeyStore(tmp_path / "keys.json").create("test", ("infer", "read")).key
+    settings = {
+        "TRITON_GRPC_URL": triton.address,
+        "NATS_URL": stage.services[1].address,
+        "STATE_DIR": str(tmp_path),
+        "LOG_LEVEL": "debug",
+    }
+    named = {f"ADAPTER_{name}": value for name, value in settings.items()}
+    service = stage.api("api", {**named, "KEY": key})
+    yield service
+    service.kill()
+
+
+def post(api: Service, seconds: float, model: str = "block", timeout_s: float = 20) -> tuple[bytes, bytes]:
+    """A block by V2, in binary, and what came back."""
+    block = np.full(ELEMENTS, 7, np.float32)
+    block[0] = seconds
+    size = {"binary_data_size": BYTES}
+    one = {"name": "block", "datatype": "FP32", "shape": [ELEMENTS], "parameters": size}
+    body, headers = message({"inputs": [one], "parameters": {"binary_data_output": True}}, block.tobytes())
+    headers["X-API-Key"] = api.env["KEY"]
+    url = f"{api.address}/v2/models/{model}/infer"
+    answer = httpx.post(url, content=body, headers=headers, timeout=timeout_s)
+    assert answer.status_code == 200
+    return block.tobytes(), answer.content[-BYTES:]
+
+
+def post_blocks(api: Service) -> None:
+    for _ in range(5):
+        sent, came = post(api, 0.02)
+        assert sent == came
+
+
+def test_nothing_is_left_of_a_process_that_ends(api: Service, triton: Service) -> None:
+    api.start().wait_up()
+    post_blocks(api)
+    assert files(api.pid) == registered(triton) != set()
+    pid = api.pid
+    api.stop()
+    assert files(pid) == registered(triton) == set()
+
+
+def test_what_a_killed_process_leaves_goes_when_the_next_one_starts(api: Service, triton: Service) -> None:
+    api.start().wait_up()
+    post_blocks(api)
+    left, first = registered(triton), api.pid
+    api.kill()
+    assert registered(triton) == files(first) == left != set()
+    api.start().wait_up()
+    wait_for(lambda: registered(triton).isdisjoint(left) and not files(first))
+    post_blocks(api)
+    assert files(api.pid) == registered(triton) != set()
+    api.stop()
+
+
+def test_a_process_that_is_killed_while_triton_works_for_it(api: Service, triton: Service) -> None:
+    """Its region stays registered until Triton, which would write into it, is done."""
+    api.start().wait_up()
+    post_blocks(api)
+    (left,) = registered(triton)
+    began = time.monotonic()
+    with pytest.raises(httpx.ReadTimeout):
+        post(api, 6.0, "slow", timeout_s=0.5)
+    api.kill()
+    api.start().wait_up()
+    post_blocks(api)
+    wait_for(lambda: left not in registered(triton))
+    assert time.monotonic() - began > 6.0
+    assert triton.process is not None
+    assert triton.process.poll() is None
+    post_blocks(api)
+    api.stop()
 
 
 def test_a_triton_that_is_started_anew(tmp_path: Path) -> None:

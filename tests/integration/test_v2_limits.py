@@ -259,7 +259,9 @@ def test_tensors_in_shared_memory(own: Up, admin: httpx.Client, region: Any) -> 
         )
         try:
             seen = client.get_system_shared_memory_status(headers=dict(headers))
-            assert seen == triton.get_system_shared_memory_status()
+            # The adapter's own regions are nobody else's business.
+            every = triton.get_system_shared_memory_status()
+            assert seen == [line for line in every if not line["name"].startswith("miaas-tensors-")]
             assert [line["name"] for line in seen] == ["numbers"]
             one, wanted = tensors_in(http)
             answer = client.infer("identity-fp32", [one], outputs=[wanted], headers=dict(headers))
@@ -287,6 +289,8 @@ def test_tensors_in_shared_memory(own: Up, admin: httpx.Client, region: Any) -> 
         ("system", {"key": "/x"}, "byte_size: expected an integer from 0, got none"),
         ("system", {"key": 1, "byte_size": 8}, "body.key: expected a string, got 1"),
         ("system", {"key": "/x", "byte_size": 8, "offset": -1}, "offset: expected an integer from 0, got -1"),
+        ("system", {"key": "/miaas-tensors-1", "byte_size": 8}, "key: names that begin with miaas-tensors-"),
+        ("system", {"key": "miaas-tensors-1", "byte_size": 8}, "key: names that begin with miaas-tensors-"),
         (
             "cuda",
             {"raw_handle": {"b64": "eA=="}, "device_id": 0, "byte_size": 8},
@@ -299,6 +303,44 @@ def test_regions_that_cannot_be(admin: httpx.Client, kind: str, body: Any, messa
     answer = admin.post(f"/v2/{kind}sharedmemory/region/r/register", json=body)
     assert answer.status_code == 400
     assert answer.json()["error"].startswith(message)
+
+
+@pytest.mark.parametrize("action", ["register", "unregister"])
+def test_the_adapters_own_regions_are_not_touched(admin: httpx.Client, action: str) -> None:
+    place = f"/v2/systemsharedmemory/region/miaas-tensors-1/{action}"
+    answer = admin.post(place, json={"key": "/x", "byte_size": 8})
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "region: names that begin with miaas-tensors- are the adapter's own"
+
+
+def test_no_request_reads_or_writes_the_adapters_own_regions(admin: httpx.Client) -> None:
+    place = {"shared_memory_region": "miaas-tensors-1", "shared_memory_byte_size": 4}
+    one = {"name": "INPUT0", "datatype": "FP32", "shape": [1, 1]}
+    wanted = [{"name": "OUTPUT0", "parameters": place}]
+    for path, document in (
+        ("inputs[0]", {"inputs": [{**one, "parameters": place}]}),
+        ("outputs[0]", {"inputs": [{**one, "data": [1]}], "outputs": wanted}),
+    ):
+        answer = admin.post("/v2/models/identity-fp32/infer", json=document)
+        assert answer.status_code == 400
+        told = f"{path}.parameters.shared_memory_region: names that begin with miaas-tensors-"
+        assert answer.json()["error"].startswith(told)
+
+
+def test_to_unregister_all_leaves_the_adapters_own(own: Up, admin: httpx.Client, region: Any) -> None:
+    body, headers, _ = large_request(1)
+    with http.InferenceServerClient(own.facts["triton_http"]) as triton:
+
+        def ours() -> set[str]:
+            assert infer(own.client, body, headers).status_code == 200
+            return {line["name"] for line in triton.get_system_shared_memory_status()}
+
+        before = eventually(ours)
+        triton.register_system_shared_memory("numbers", f"/miaas-test-{os.getpid()}", 64)
+        assert admin.post("/v2/systemsharedmemory/unregister").status_code == 200
+        after = {line["name"] for line in triton.get_system_shared_memory_status()}
+        assert "numbers" not in after
+        assert before <= after
 
 
 def test_a_region_that_is_not_there(admin: httpx.Client) -> None:

@@ -1,0 +1,125 @@
+"""Which tensors of a request may lie in shared memory, and where."""
+
+from typing import Any
+
+import pytest
+
+from adapter.core.errors import InferenceFailed
+from adapter.core.types import (
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    Region,
+    RequestedOutput,
+    Tensor,
+    TensorMetadata,
+)
+from adapter.triton.layout import Planner
+
+LEAST = 1024
+
+
+def model(*outputs: TensorMetadata, batched: bool = True) -> ModelMetadata:
+    return ModelMetadata("m", "1", ("1",), "", "", 8 if batched else 0, (), outputs)
+
+
+def request(*inputs: Tensor, **more: Any) -> InferRequest:
+    return InferRequest("m", "", inputs, **more)
+
+
+def block(name: str, size: int, rows: int = 1) -> Tensor:
+    return Tensor(name, "UINT8", (rows, size // rows), bytes(range(256)) * (size // 256))
+
+
+SMALL, LARGE = block("small", 256), block("large", 2048)
+FIXED = TensorMetadata("fixed", "FP32", (-1, 100))
+KNOWN = model(FIXED, TensorMetadata("text", "BYTES", (-1, 9000)), TensorMetadata("any", "FP32", (-1, -1)))
+
+
+def test_a_request_without_large_tensors_goes_as_it_is() -> None:
+    assert Planner(LEAST).layout(request(SMALL), KNOWN) is None
+    assert Planner(LEAST).layout(request(SMALL), None) is None
+    assert Planner(LEAST).layout(request(), model(batched=False)) is None
+
+
+def test_large_inputs_lie_behind_each_other() -> None:
+    odd = Tensor("odd", "UINT8", (1025,), bytes(1025))
+    layout = Planner(LEAST).layout(request(odd, SMALL, LARGE), None)
+    assert layout is not None
+    assert layout.inputs == (0, None, 1088)
+    assert layout.size == 1088 + 2048
+    view = memoryview(bytearray(4096))
+    filled = layout.filled(view)
+    assert view[1088 : 1088 + 2048] == LARGE.data
+    assert [tensor.data for tensor in filled.request.inputs] == [odd.data, SMALL.data, LARGE.data]
+    first, second, third = filled.placed("r").inputs
+    assert first == odd._replace(data=b"", region=Region("r", 1025, 0))
+    assert second == SMALL
+    assert third == LARGE._replace(data=b"", region=Region("r", 2048, 1088))
+    assert filled.placed("r").outputs == ()
+
+
+def test_outputs_of_a_known_size_are_asked_for_and_then_all_are_named() -> None:
+    layout = Planner(LEAST).layout(request(block("x", 768, rows=3)), KNOWN)
+    assert layout is not None
+    assert layout.outputs == {"fixed": (0, 1200)}
+    parameters = Region("r", 1200, 0).parameters
+    assert layout.placed("r").outputs == (
+        RequestedOutput("fixed", parameters),
+        RequestedOutput("text"),
+        RequestedOutput("any"),
+    )
+    tensors = (Tensor("fixed", "FP32", (3, 100), b""), Tensor("text", "BYTES", (3, 1), b"abc"))
+    view = memoryview(bytes(range(200)) * 6)
+    read = layout.read(InferResponse("m", "1", tensors), view)
+    assert [tensor.data for tensor in read.outputs] == [view, b"abc"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"parameters": {"sequence_id": 7}},
+        {"outputs": (RequestedOutput("text"),)},
+        {"outputs": (RequestedOutput("fixed", {"classification": 1}),)},
+        {"outputs": (RequestedOutput("fixed", Region("theirs", 9000).parameters),)},
+    ],
+    ids=["sequence", "not wanted", "classification", "a region of the client's"],
+)
+def test_outputs_that_go_as_they_are(more: dict[str, Any]) -> None:
+    inputs = block("x", 768, rows=3)
+    assert Planner(LEAST).layout(request(inputs, **more), KNOWN) is None
+    layout = Planner(LEAST).layout(request(inputs, block("y", 3072, rows=3), **more), KNOWN)
+    assert layout is not None
+    assert (layout.inputs, layout.outputs) == ((None, 0), {})
+    assert layout.request.outputs == more.get("outputs", ())
+
+
+def test_an_input_in_a_region_of_the_clients_stays_there() -> None:
+    theirs = Tensor("x", "UINT8", (9000,), b"", Region("theirs", 9000))
+    layout = Planner(LEAST).layout(request(theirs, LARGE), None)
+    assert layout is not None
+    assert layout.inputs == (None, 0)
+    assert layout.placed("r").inputs[0] == theirs
+
+
+def test_a_model_that_answered_more_than_it_declares_is_not_believed_again() -> None:
+    planner, inputs = Planner(LEAST), block("x", 768, rows=3)
+    assert planner.layout(request(inputs), KNOWN) is not None
+    planner.surprised_by("m")
+    assert planner.layout(request(inputs), KNOWN) is None
+
+
+def test_a_model_that_was_loaded_anew_has_other_outputs() -> None:
+    planner, inputs = Planner(LEAST), block("x", 768, rows=3)
+    assert planner.layout(request(inputs), KNOWN) is not None
+    assert planner.layout(request(inputs), model(TensorMetadata("fixed", "FP32", (-1, 2)))) is None
+
+
+@pytest.mark.parametrize("shape", [(3, 101), (-1, 100), (3, 200)])
+@pytest.mark.parametrize("datatype", ["FP32", "BYTES", "?"])
+def test_an_output_that_does_not_fit_is_none(shape: tuple[int, ...], datatype: str) -> None:
+    layout = Planner(LEAST).layout(request(block("x", 768, rows=3)), KNOWN)
+    assert layout is not None
+    response = InferResponse("m", "1", (Tensor("fixed", datatype, shape, b""),))
+    with pytest.raises(InferenceFailed, match="'fixed' is not of the size that its model declares"):
+        layout.read(response, memoryview(bytes(1200)))
