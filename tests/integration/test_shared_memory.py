@@ -20,9 +20,10 @@ from adapter.security.keys import KeyStore
 from adapter.settings import Settings
 from adapter.triton import segments
 from adapter.triton.client import TritonEngine
+from tests.integration.conftest import Up, eventually, start_serve
 from tests.integration.services import Service, Stage, open_stage
 from tests.integration.serving import wait_for
-from tests.integration.v2 import message
+from tests.integration.v2 import HEADER, message
 from tests.models.generate import write_block_model
 
 ELEMENTS = 1 << 16
@@ -218,6 +219,10 @@ def test_who_hangs_up_leaves_the_region_to_its_call(triton: Service) -> None:
         await until(lambda: asker.shared > before)
         for value, data in enumerate(held, 1):
             check(data, value)
+        kept, held[:] = asker.held, []
+        await asyncio.gather(*(asker.echoes(value) for value in range(4)))
+        # What was lent came back.
+        assert asker.held == kept
 
     run(triton.address, scenario)
 
@@ -392,3 +397,45 @@ def test_several_tritons_have_regions_of_their_own(tmp_path: Path) -> None:
 
         run(",".join(each.address for each in pair), scenario)
         assert registered(pair[1]) == files() == set()
+
+
+def test_every_contract_has_large_tensors_in_shared_memory(up: Up, tmp_path: Path) -> None:
+    row = np.random.default_rng(3).random(1 << 17, np.float32)
+    rows = [row.tolist()]
+    size = {"binary_data_size": row.nbytes}
+    one = {"name": "INPUT0", "datatype": "FP32", "shape": [1, row.size], "parameters": size}
+    body, headers = message({"inputs": [one], "parameters": {"binary_data_output": True}}, row.tobytes())
+
+    def calls() -> float:
+        lines = up.ops.get("/metrics").text.splitlines()
+        return next(
+            float(line.split()[1]) for line in lines if line.startswith("adapter_shared_memory_calls_total ")
+        )
+
+    def v1(client: httpx.Client) -> Any:
+        return client.post("/v1/models/identity-batch:predict", json={"instances": rows}).json()
+
+    def v2(client: httpx.Client) -> Any:
+        answer = client.post("/v2/models/identity-batch/infer", content=body, headers=headers)
+        return answer.content[int(answer.headers[HEADER]) :]
+
+    def job() -> Any:
+        return up.result(up.submit("identity-batch", {"INPUT0": rows}).json()["request_id"])["result"]
+
+    def through_memory(ask: Callable[[], Any]) -> Any:
+        """What is answered once a call went that way."""
+        before = calls()
+
+        def answered() -> Any:
+            answer = ask()
+            return answer if calls() > before else None
+
+        return eventually(answered)
+
+    with start_serve(up, tmp_path, ADAPTER_SHARED_MEMORY_MIN_BYTES="0") as plain:
+        shared = through_memory(lambda: v1(up.client))
+        assert shared == v1(plain)
+        assert np.array_equal(np.array(shared["predictions"], np.float32), [row])
+        assert through_memory(lambda: v2(up.client)) == v2(plain) == row.tobytes()
+    result = through_memory(job)
+    assert np.array_equal(np.array(result["OUTPUT0"], np.float32), [row])

@@ -27,11 +27,11 @@ def test_it_is_returned_with_the_last_part_of_its_last_view() -> None:
     del view
     gc.collect()
     assert returned == []
-    assert part == b"bc"
+    assert bytes(part) == b"bc"
     del part
     assert returned == [segment]
     again = segment.lend(returned.append)
-    assert again[:4] == b"abcd"
+    assert bytes(again[:4]) == b"abcd"
 
 
 def test_it_is_for_this_user_alone_and_goes_with_its_object() -> None:
