@@ -6,7 +6,15 @@ from typing import NamedTuple
 
 from adapter.core.datatypes import DATATYPES
 from adapter.core.errors import InferenceFailed
-from adapter.core.types import InferRequest, InferResponse, ModelMetadata, Region, RequestedOutput, Tensor
+from adapter.core.types import (
+    InferRequest,
+    InferResponse,
+    ModelMetadata,
+    Region,
+    RequestedOutput,
+    Tensor,
+    TensorMetadata,
+)
 
 _ALIGNED = 64
 
@@ -65,48 +73,52 @@ class Layout(NamedTuple):
         return tensor._replace(data=view[start : start + size])
 
 
+class _Sizes(NamedTuple):
+    """How many bytes a row of each output has, where that is known beforehand, and the most."""
+
+    known: ModelMetadata
+    outputs: Mapping[str, int]
+    largest: int
+
+
 class Planner:
     """Lays out requests with tensors of at least `least` bytes."""
 
     def __init__(self, least: int) -> None:
         self._least = least
-        self._surprising: set[str] = set()
-        self._sizes: dict[tuple[str, str], tuple[ModelMetadata, Mapping[str, int], int]] = {}
-
-    def surprised_by(self, model: str) -> None:
-        """The model answers with other outputs than it declares: they go as bytes from now on."""
-        self._surprising.add(model)
+        self._sizes: dict[tuple[str, str], _Sizes] = {}
 
     def layout(self, request: InferRequest, known: ModelMetadata | None) -> Layout | None:
         """Where its large tensors would lie; None where it has none. `known` describes its model."""
-        least = self._least
-        inputs = request.inputs
-        sizes, largest = self._outputs(request, known) if known else ({}, 0)
-        rows = inputs[0].shape[0] if known and known.batched and inputs and inputs[0].shape else 1
-        for tensor in inputs:
-            if len(tensor.data) >= least:
+        sizes = self._sizes_of(request, known) if known else None
+        for tensor in request.inputs:
+            if len(tensor.data) >= self._least:
                 break
         else:
-            if rows * largest < least:
+            if sizes is None or sizes.largest * _rows(request, sizes) < self._least:
                 return None
-        return self._lay_out(request, known, {name: rows * size for name, size in sizes.items()})
+        return self._lay_out(request, sizes)
 
-    def _outputs(self, request: InferRequest, known: ModelMetadata) -> tuple[Mapping[str, int], int]:
-        """How many bytes a row of each output has, where that is known beforehand, and the most."""
+    def surprised_by(self, request: InferRequest) -> None:
+        """The model answers more than it declares: its outputs go as bytes, until it declares others."""
+        key = request.model_name, request.model_version
+        self._sizes[key] = self._sizes[key]._replace(outputs={}, largest=0)
+
+    def _sizes_of(self, request: InferRequest, known: ModelMetadata) -> _Sizes:
         key = request.model_name, request.model_version
         held = self._sizes.get(key)
-        if held is None or held[0] is not known:
-            sizes = {}
-            for tensor in known.outputs:
-                shape = tensor.shape[known.batched :]
-                if tensor.datatype != "BYTES" and min(shape, default=1) >= 0:
-                    sizes[tensor.name] = prod(shape) * DATATYPES[tensor.datatype].itemsize
-            held = self._sizes[key] = known, sizes, max(sizes.values(), default=0)
-        return held[1], held[2]
+        if held is not None and held.known is known:
+            return held
+        if held is not None and held.known == known:
+            # It was described once more.
+            held = held._replace(known=known)
+        else:
+            outputs = {tensor.name: _row_bytes(tensor, known) for tensor in known.outputs}
+            held = _Sizes(known, outputs, max(outputs.values(), default=0))
+        self._sizes[key] = held
+        return held
 
-    def _lay_out(
-        self, request: InferRequest, known: ModelMetadata | None, sizes: Mapping[str, int]
-    ) -> Layout | None:
+    def _lay_out(self, request: InferRequest, sizes: _Sizes | None) -> Layout | None:
         end = 0
         inputs: list[int | None] = []
         for tensor in request.inputs:
@@ -116,17 +128,30 @@ class Planner:
                 end += _aligned(len(tensor.data))
         outputs: dict[str, tuple[int, int]] = {}
         # A request that does not fit is sent once more, which a sequence must not be.
-        if known and known.name not in self._surprising and not request.parameters.get("sequence_id"):
+        if sizes and not request.parameters.get("sequence_id"):
+            rows = _rows(request, sizes)
             # None named means all.
-            wanted = request.outputs or tuple(RequestedOutput(tensor.name) for tensor in known.outputs)
+            every = tuple(RequestedOutput(tensor.name) for tensor in sizes.known.outputs)
+            wanted = request.outputs or every
             for output in wanted:
-                size = sizes.get(output.name, 0)
+                size = rows * sizes.outputs.get(output.name, 0)
                 if size >= self._least and not output.parameters:
                     outputs[output.name] = end, size
                     end += _aligned(size)
             if outputs:
                 request = request._replace(outputs=wanted)
         return Layout(request, end, tuple(inputs), outputs) if end else None
+
+
+def _row_bytes(tensor: TensorMetadata, known: ModelMetadata) -> int:
+    """Of an output; 0 where it may have any size."""
+    shape = tensor.shape[known.batched :]
+    return 0 if -1 in shape else prod(shape) * DATATYPES[tensor.datatype].itemsize
+
+
+def _rows(request: InferRequest, sizes: _Sizes) -> int:
+    batched = sizes.known.batched and request.inputs and request.inputs[0].shape
+    return request.inputs[0].shape[0] if batched else 1
 
 
 def _aligned(size: int) -> int:

@@ -184,6 +184,9 @@ class Regions:
     async def close(self) -> None:
         """Unregister all; what Triton still uses, or cannot be told, the next process lets go of."""
         self._closed = True
+        if self._working is not None:
+            # A segment that is being made in a thread would stay for a while.
+            await asyncio.wait([self._working], timeout=_CLOSE_WITHIN_S)
         for task in self._tasks:
             task.cancel()
         for segment in self._known:

@@ -65,7 +65,7 @@ def prefix() -> str:
 def is_held(name: str) -> bool:
     """Whether a segment's process lives; also where that cannot be told."""
     try:
-        fd = os.open(_FOLDER / name, os.O_RDONLY | os.O_NOFOLLOW)
+        fd = os.open(_FOLDER / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return False
     except OSError:

@@ -82,7 +82,7 @@ class LocalTransport(GrpcTransport):
                 # Triton was started anew, and has not run it.
                 self._regions.forget()
             elif _TOO_SMALL in error.message:
-                self._planner.surprised_by(layout.request.model_name)
+                self._planner.surprised_by(layout.request)
             else:
                 raise
         return await super().infer_large(layout, deadline - time.monotonic(), trace)
