@@ -1,51 +1,35 @@
 """Large tensors to a Triton on the same machine, through memory that both have mapped."""
 
 import asyncio
-import os
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import numpy as np
 import pytest
-import tritonclient.grpc as grpc
 
 from adapter.core.errors import DeadlineExceeded, InvalidInput
-from adapter.core.metrics import Metrics
 from adapter.core.types import InferRequest, Tensor
-from adapter.security.keys import KeyStore
-from adapter.settings import Settings
 from adapter.triton import segments
-from adapter.triton.client import TritonEngine
-from tests.integration.conftest import Up, eventually, start_serve
+from tests.integration.blocks import (
+    BYTES,
+    ELEMENTS,
+    REGION,
+    Asker,
+    asking,
+    check,
+    files,
+    registered,
+    run,
+    until,
+    write_models,
+)
 from tests.integration.services import Service, Stage, open_stage
-from tests.integration.serving import wait_for
-from tests.integration.v2 import HEADER, message
-from tests.models.generate import write_block_model
-
-ELEMENTS = 1 << 16
-BYTES = 4 * ELEMENTS
-REGION = 2 * BYTES
-"""For the input and the output."""
-
-
-def write_models(folder: Path) -> Path:
-    write_block_model(folder / "block", ELEMENTS)
-    write_block_model(folder / "slow", ELEMENTS)
-    write_block_model(
-        folder / "longer", ELEMENTS, 'parameters { key: "longer" value: { string_value: "1" } }\n'
-    )
-    return folder
 
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with open_stage(tmp_path_factory.mktemp("memory")) as stage:
         stage.triton("triton", write_models(stage.folder / "models"))
-        stage.nats()
         stage.start()
         yield stage
 
@@ -53,92 +37,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 @pytest.fixture
 def triton(stage: Stage) -> Iterator[Service]:
     """Every test leaves it up, with no region of the adapter's."""
-    yield stage.services[0]
-    assert registered(stage.services[0]) == set()
-    assert files() == set()
-
-
-def registered(triton: Service) -> set[str]:
-    """The names of the adapter's regions that Triton knows."""
-    with grpc.InferenceServerClient(triton.address) as client:
-        found: Any = client.get_system_shared_memory_status()
-        return {name for name in found.regions if name.startswith("miaas-tensors-")}
-
-
-def files(pid: int | None = None) -> set[str]:
-    """A process's own in /dev/shm, or this one's."""
-    return {path.name for path in Path("/dev/shm").glob(f"miaas-tensors-*-{pid or os.getpid()}-*")}
-
-
-class Asker:
-    """An engine that is asked for blocks of equal values."""
-
-    def __init__(self, urls: str, **settings: Any) -> None:
-        self.metrics = Metrics()
-        options: dict[str, Any] = {"shared_memory_min_bytes": BYTES, **settings}
-        self.engine = TritonEngine(Settings(triton_grpc_url=urls, **options), self.metrics)
-
-    async def ask(self, value: float, seconds: float = 0, model: str = "block", timeout_s: float = 20) -> Any:
-        """The block that came back, as the engine gives it."""
-        block = np.full(ELEMENTS, value, np.float32)
-        block[0] = seconds
-        await self.engine.metadata(model)
-        tensor = Tensor("block", "FP32", (ELEMENTS,), block.tobytes())
-        answer = await self.engine.infer(InferRequest(model, "", (tensor,)), timeout_s)
-        assert answer.outputs[0].name == "echo"
-        return answer.outputs[0].data
-
-    async def echoes(self, value: float, **options: Any) -> None:
-        """It comes back as it went."""
-        check(await self.ask(value, **options), value)
-
-    @property
-    def shared(self) -> float:
-        """Calls that went through shared memory."""
-        return self.metrics.shared_memory_calls.labels().value
-
-    @property
-    def held(self) -> float:
-        """Bytes of shared memory."""
-        return self.metrics.shared_memory_bytes.labels().value
-
-    async def until_shared(self) -> None:
-        """Ask until it goes through shared memory."""
-        before = self.shared
-        async with asyncio.timeout(20):
-            while self.shared == before:
-                await self.echoes(0.5)
-
-
-async def until(look: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not look():  # noqa: ASYNC110 - looks at what another process does
-            await asyncio.sleep(0.05)
-
-
-def check(data: Any, value: float) -> None:
-    block = np.frombuffer(data, np.float32)
-    assert block.shape == (ELEMENTS,)
-    assert (block[1:] == np.float32(value)).all()
-
-
-@asynccontextmanager
-async def asking(urls: str, **settings: Any) -> AsyncIterator[Asker]:
-    asker = Asker(urls, **settings)
-    try:
-        yield asker
-    finally:
-        await asker.engine.close()
-
-
-def run(urls: str, scenario: Callable[[Asker], Coroutine[Any, Any, None]], **settings: Any) -> None:
-    """Run a scenario on a new engine."""
-
-    async def main() -> None:
-        async with asking(urls, **settings) as asker:
-            await scenario(asker)
-
-    asyncio.run(main())
+    triton = stage.services[0]
+    yield triton
+    assert registered(triton) == files() == set()
 
 
 @pytest.mark.parametrize("transport", ["http2", "grpc"])
@@ -283,83 +184,6 @@ def test_a_triton_with_a_dev_shm_of_its_own_gets_bytes(
     assert capfd.readouterr().out.count("shared memory not used") == 1
 
 
-@pytest.fixture
-def api(stage: Stage, triton: Service, tmp_path: Path) -> Iterator[Service]:
-    """An API process that is not started yet, on the same Triton."""
-    key = KeyStore(tmp_path / "keys.json").create("test", ("infer", "read")).key
-    settings = {
-        "TRITON_GRPC_URL": triton.address,
-        "NATS_URL": stage.services[1].address,
-        "STATE_DIR": str(tmp_path),
-        "LOG_LEVEL": "debug",
-    }
-    named = {f"ADAPTER_{name}": value for name, value in settings.items()}
-    service = stage.api("api", {**named, "KEY": key})
-    yield service
-    service.kill()
-
-
-def post(api: Service, seconds: float, model: str = "block", timeout_s: float = 20) -> tuple[bytes, bytes]:
-    """A block by V2, in binary, and what came back."""
-    block = np.full(ELEMENTS, 7, np.float32)
-    block[0] = seconds
-    size = {"binary_data_size": BYTES}
-    one = {"name": "block", "datatype": "FP32", "shape": [ELEMENTS], "parameters": size}
-    body, headers = message({"inputs": [one], "parameters": {"binary_data_output": True}}, block.tobytes())
-    headers["X-API-Key"] = api.env["KEY"]
-    url = f"{api.address}/v2/models/{model}/infer"
-    answer = httpx.post(url, content=body, headers=headers, timeout=timeout_s)
-    assert answer.status_code == 200
-    return block.tobytes(), answer.content[-BYTES:]
-
-
-def post_blocks(api: Service) -> None:
-    for _ in range(5):
-        sent, came = post(api, 0.02)
-        assert sent == came
-
-
-def test_nothing_is_left_of_a_process_that_ends(api: Service, triton: Service) -> None:
-    api.start().wait_up()
-    post_blocks(api)
-    assert files(api.pid) == registered(triton) != set()
-    pid = api.pid
-    api.stop()
-    assert files(pid) == registered(triton) == set()
-
-
-def test_what_a_killed_process_leaves_goes_when_the_next_one_starts(api: Service, triton: Service) -> None:
-    api.start().wait_up()
-    post_blocks(api)
-    left, first = registered(triton), api.pid
-    api.kill()
-    assert registered(triton) == files(first) == left != set()
-    api.start().wait_up()
-    wait_for(lambda: registered(triton).isdisjoint(left) and not files(first))
-    post_blocks(api)
-    assert files(api.pid) == registered(triton) != set()
-    api.stop()
-
-
-def test_a_process_that_is_killed_while_triton_works_for_it(api: Service, triton: Service) -> None:
-    """Its region stays registered until Triton, which would write into it, is done."""
-    api.start().wait_up()
-    post_blocks(api)
-    (left,) = registered(triton)
-    began = time.monotonic()
-    with pytest.raises(httpx.ReadTimeout):
-        post(api, 4.0, "slow", timeout_s=0.5)
-    api.kill()
-    api.start().wait_up()
-    post_blocks(api)
-    wait_for(lambda: left not in registered(triton))
-    assert time.monotonic() - began > 4.0
-    assert triton.process is not None
-    assert triton.process.poll() is None
-    post_blocks(api)
-    api.stop()
-
-
 def test_a_triton_that_is_started_anew(tmp_path: Path) -> None:
     async def scenario(asker: Asker, own: Service) -> None:
         for _ in range(2):
@@ -399,45 +223,3 @@ def test_several_tritons_have_regions_of_their_own(tmp_path: Path) -> None:
 
         run(",".join(each.address for each in pair), scenario)
         assert registered(pair[1]) == files() == set()
-
-
-def test_every_contract_has_large_tensors_in_shared_memory(up: Up, tmp_path: Path) -> None:
-    row = np.random.default_rng(3).random(1 << 17, np.float32)
-    rows = [row.tolist()]
-    size = {"binary_data_size": row.nbytes}
-    one = {"name": "INPUT0", "datatype": "FP32", "shape": [1, row.size], "parameters": size}
-    body, headers = message({"inputs": [one], "parameters": {"binary_data_output": True}}, row.tobytes())
-
-    def calls() -> float:
-        lines = up.ops.get("/metrics").text.splitlines()
-        return next(
-            float(line.split()[1]) for line in lines if line.startswith("adapter_shared_memory_calls_total ")
-        )
-
-    def v1(client: httpx.Client) -> Any:
-        return client.post("/v1/models/identity-batch:predict", json={"instances": rows}).json()
-
-    def v2(client: httpx.Client) -> Any:
-        answer = client.post("/v2/models/identity-batch/infer", content=body, headers=headers)
-        return answer.content[int(answer.headers[HEADER]) :]
-
-    def job() -> Any:
-        return up.result(up.submit("identity-batch", {"INPUT0": rows}).json()["request_id"])["result"]
-
-    def through_memory(ask: Callable[[], Any]) -> Any:
-        """What is answered once a call went that way."""
-        before = calls()
-
-        def answered() -> Any:
-            answer = ask()
-            return answer if calls() > before else None
-
-        return eventually(answered)
-
-    with start_serve(up, tmp_path, ADAPTER_SHARED_MEMORY_MIN_BYTES="0") as plain:
-        shared = through_memory(lambda: v1(up.client))
-        assert shared == v1(plain)
-        assert np.array_equal(np.array(shared["predictions"], np.float32), [row])
-        assert through_memory(lambda: v2(up.client)) == v2(plain) == row.tobytes()
-    result = through_memory(job)
-    assert np.array_equal(np.array(result["OUTPUT0"], np.float32), [row])
