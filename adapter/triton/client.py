@@ -97,12 +97,13 @@ class TritonEngine:
         """One call of Triton, which answers so many requests."""
         started, model = perf_counter(), request.model_name
         known = self._registry.known(model, request.model_version)
-        rows = _rows(request, known)
+        shape = request.inputs[0].shape if known and known.batched and request.inputs else ()
+        rows = shape[0] if shape else 0
         with tracing.span(INFER, "client") as span:
             trace = span.context if span.recording else None
             if trace:
                 span.set({"rpc.system.name": "grpc", "rpc.method": INFER})
-            call = self._call(request, known, timeout_s, trace)
+            call = self._call(request, known, rows, timeout_s, trace)
             # Its tensors are in the message now.
             del request
             try:
@@ -112,10 +113,15 @@ class TritonEngine:
         return answer if isinstance(answer, InferResponse) else read_answer(answer)
 
     def _call(
-        self, request: InferRequest, known: ModelMetadata | None, timeout_s: float, trace: TraceContext | None
+        self,
+        request: InferRequest,
+        known: ModelMetadata | None,
+        rows: int,
+        timeout_s: float,
+        trace: TraceContext | None,
     ) -> Awaitable[bytes | memoryview | InferResponse]:
         ask: Callable[[GrpcTransport, float], Awaitable[bytes | memoryview | InferResponse]]
-        if self._planner and (layout := self._planner.layout(request, known)):
+        if self._planner and (layout := self._planner.layout(request, known, rows)):
             ask = lambda server, left_s: server.infer_large(layout, left_s, trace)  # noqa: E731
         else:
             message = request_parts(request)
@@ -186,9 +192,3 @@ class TritonEngine:
     async def close(self) -> None:
         """Close the connection to Triton."""
         await self._transport.close()
-
-
-def _rows(request: InferRequest, known: ModelMetadata | None) -> int:
-    """How many the request has; 0 of a model that does not batch."""
-    shape = request.inputs[0].shape if request.inputs else ()
-    return shape[0] if shape and known is not None and known.batched else 0

@@ -88,16 +88,19 @@ class Planner:
         self._least = least
         self._sizes: dict[tuple[str, str], _Sizes] = {}
 
-    def layout(self, request: InferRequest, known: ModelMetadata | None) -> Layout | None:
-        """Where its large tensors would lie; None where it has none. `known` describes its model."""
+    def layout(self, request: InferRequest, known: ModelMetadata | None, rows: int) -> Layout | None:
+        """Where its large tensors would lie; None where it has none.
+
+        `known` describes its model; `rows` is 0 where that does not batch.
+        """
         sizes = self._sizes_of(request, known) if known else None
         for tensor in request.inputs:
             if len(tensor.data) >= self._least:
                 break
         else:
-            if sizes is None or sizes.largest * _rows(request, sizes) < self._least:
+            if sizes is None or sizes.largest * (rows or 1) < self._least:
                 return None
-        return self._lay_out(request, sizes)
+        return self._lay_out(request, sizes, rows or 1)
 
     def surprised_by(self, request: InferRequest) -> None:
         """The model answers more than it declares: its outputs go as bytes, until it declares others."""
@@ -118,7 +121,7 @@ class Planner:
         self._sizes[key] = held
         return held
 
-    def _lay_out(self, request: InferRequest, sizes: _Sizes | None) -> Layout | None:
+    def _lay_out(self, request: InferRequest, sizes: _Sizes | None, rows: int) -> Layout | None:
         end = 0
         inputs: list[int | None] = []
         for tensor in request.inputs:
@@ -129,7 +132,6 @@ class Planner:
         outputs: dict[str, tuple[int, int]] = {}
         # A request that does not fit is sent once more, which a sequence must not be.
         if sizes and not request.parameters.get("sequence_id"):
-            rows = _rows(request, sizes)
             # None named means all.
             every = tuple(RequestedOutput(tensor.name) for tensor in sizes.known.outputs)
             wanted = request.outputs or every
@@ -147,11 +149,6 @@ def _row_bytes(tensor: TensorMetadata, known: ModelMetadata) -> int:
     """Of an output; 0 where it may have any size."""
     shape = tensor.shape[known.batched :]
     return 0 if -1 in shape else prod(shape) * DATATYPES[tensor.datatype].itemsize
-
-
-def _rows(request: InferRequest, sizes: _Sizes) -> int:
-    batched = sizes.known.batched and request.inputs and request.inputs[0].shape
-    return request.inputs[0].shape[0] if batched else 1
 
 
 def _aligned(size: int) -> int:

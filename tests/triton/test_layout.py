@@ -38,14 +38,14 @@ KNOWN = model(FIXED, TensorMetadata("text", "BYTES", (-1, 9000)), TensorMetadata
 
 
 def test_a_request_without_large_tensors_goes_as_it_is() -> None:
-    assert Planner(LEAST).layout(request(SMALL), KNOWN) is None
-    assert Planner(LEAST).layout(request(SMALL), None) is None
-    assert Planner(LEAST).layout(request(), model(batched=False)) is None
+    assert Planner(LEAST).layout(request(SMALL), KNOWN, 1) is None
+    assert Planner(LEAST).layout(request(SMALL), None, 0) is None
+    assert Planner(LEAST).layout(request(), model(batched=False), 0) is None
 
 
 def test_large_inputs_lie_behind_each_other() -> None:
     odd = Tensor("odd", "UINT8", (1025,), bytes(1025))
-    layout = Planner(LEAST).layout(request(odd, SMALL, LARGE), None)
+    layout = Planner(LEAST).layout(request(odd, SMALL, LARGE), None, 0)
     assert layout is not None
     assert layout.inputs == (0, None, 1088)
     assert layout.size == 1088 + 2048
@@ -61,7 +61,7 @@ def test_large_inputs_lie_behind_each_other() -> None:
 
 
 def test_outputs_of_a_known_size_are_asked_for_and_then_all_are_named() -> None:
-    layout = Planner(LEAST).layout(request(block("x", 768, rows=3)), KNOWN)
+    layout = Planner(LEAST).layout(request(block("x", 768, rows=3)), KNOWN, 3)
     assert layout is not None
     assert layout.outputs == {"fixed": (0, 1200)}
     parameters = Region("r", 1200, 0).parameters
@@ -88,8 +88,8 @@ def test_outputs_of_a_known_size_are_asked_for_and_then_all_are_named() -> None:
 )
 def test_outputs_that_go_as_they_are(more: dict[str, Any]) -> None:
     inputs = block("x", 768, rows=3)
-    assert Planner(LEAST).layout(request(inputs, **more), KNOWN) is None
-    layout = Planner(LEAST).layout(request(inputs, block("y", 3072, rows=3), **more), KNOWN)
+    assert Planner(LEAST).layout(request(inputs, **more), KNOWN, 3) is None
+    layout = Planner(LEAST).layout(request(inputs, block("y", 3072, rows=3), **more), KNOWN, 3)
     assert layout is not None
     assert (layout.inputs, layout.outputs) == ((None, 0), {})
     assert layout.request.outputs == more.get("outputs", ())
@@ -97,7 +97,7 @@ def test_outputs_that_go_as_they_are(more: dict[str, Any]) -> None:
 
 def test_an_input_in_a_region_of_the_clients_stays_there() -> None:
     theirs = Tensor("x", "UINT8", (9000,), b"", Region("theirs", 9000))
-    layout = Planner(LEAST).layout(request(theirs, LARGE), None)
+    layout = Planner(LEAST).layout(request(theirs, LARGE), None, 0)
     assert layout is not None
     assert layout.inputs == (None, 0)
     assert layout.placed("r").inputs[0] == theirs
@@ -107,20 +107,20 @@ def test_a_model_that_answered_more_than_it_declares_is_not_believed_until_it_de
     None
 ):
     planner, inputs = Planner(LEAST), block("x", 768, rows=3)
-    assert planner.layout(request(inputs), KNOWN) is not None
+    assert planner.layout(request(inputs), KNOWN, 3) is not None
     planner.surprised_by(request(inputs))
-    assert planner.layout(request(inputs), KNOWN) is None
-    assert planner.layout(request(inputs), replace(KNOWN)) is None
-    layout = planner.layout(request(inputs), model(TensorMetadata("fixed", "FP32", (-1, 200))))
+    assert planner.layout(request(inputs), KNOWN, 3) is None
+    assert planner.layout(request(inputs), replace(KNOWN), 3) is None
+    layout = planner.layout(request(inputs), model(TensorMetadata("fixed", "FP32", (-1, 200))), 3)
     assert layout is not None
     assert layout.outputs == {"fixed": (0, 2400)}
-    assert planner.layout(request(inputs), model(TensorMetadata("fixed", "FP32", (-1, 2)))) is None
+    assert planner.layout(request(inputs), model(TensorMetadata("fixed", "FP32", (-1, 2))), 3) is None
 
 
 @pytest.mark.parametrize("shape", [(3, 101), (-1, 100), (3, 200)])
 @pytest.mark.parametrize("datatype", ["FP32", "BYTES", "?"])
 def test_an_output_that_does_not_fit_is_none(shape: tuple[int, ...], datatype: str) -> None:
-    layout = Planner(LEAST).layout(request(block("x", 768, rows=3)), KNOWN)
+    layout = Planner(LEAST).layout(request(block("x", 768, rows=3)), KNOWN, 3)
     assert layout is not None
     response = InferResponse("m", "1", (Tensor("fixed", datatype, shape, b""),))
     with pytest.raises(InferenceFailed, match="'fixed' is not of the size that its model declares"):
