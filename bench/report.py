@@ -24,11 +24,16 @@ takes about half an hour; `make bench ARGS=--quick` takes five minutes and leave
 the generator.{quick}
 
 The adapter does all its work here: it asks for API keys, counts for its rate limit, keeps its metrics, validates
-every number. Its settings are the defaults, but that the limit is never reached. Servers take turns at every point, each time in another order and with fresh connections, so that a
-machine that drifts drifts for all of them: compare ratios rather than figures of different runs. Everything runs on
-the same cores, the generator too. A figure is the median of {draws} draws, and in parentheses stand {spread}. CPU
-is what the server's processes used in user and kernel mode while the generator ran, for each request that was
-answered in that time. Latency is the generator's, which waits for one answer on a connection before it asks again.
+every number. Its settings are the defaults, but that the limit is never reached, and that the log has no line for
+each request (`ADAPTER_ACCESS_LOG_SAMPLE=0`), as the peers' logs have none.
+
+Servers take turns at every point, each time in another order and with fresh connections, so that a machine that
+drifts drifts for all of them: compare ratios rather than figures of different runs. Everything runs on the same cores,
+the generator too. A figure is the median of {draws} draws, and in parentheses stand {spread}. CPU is what the server's
+processes used in user and kernel mode while the generator ran, for each request that was answered in that time.
+Latency is the generator's, which waits for one answer on a connection before it asks again.
+
+What made requests quicker, what did not, and what bounds the goals that are not met: [notes](performance-notes.md).
 """
 
 _LOADS = {"iris": "One row of iris", "iris64": "64 rows of iris", "img": "A picture as JSON numbers"}
