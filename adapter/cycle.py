@@ -1,7 +1,7 @@
 """uvicorn's cycle of a request and its answer, where an answer that is one piece is written in one piece.
 
 uvicorn writes head and body apart: two system calls, which are most of a short answer's price. What comes in
-pieces or without a size, or is large, is left to it.
+pieces or without a size, or is large and goes over TLS, is left to it.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 _SHORT = 64 << 10
 """A body up to here is copied behind its head."""
 _PIECE = 512 << 10
-"""A body over this goes out in pieces, each once the client has taken most of the one before.
+"""Over TLS a larger body goes out in pieces, each once the client has taken most of the one before.
 
 TLS would else take all of it at once, and hang up on a client that then needs its time.
 """
@@ -62,10 +62,11 @@ class Cycle(RequestResponseCycle):
             self._head = message
             return
         head, self._head = self._head, None
+        body: bytes = message.get("body", b"")
+        most = _PIECE if self.scope["scheme"] == "https" else len(body)
         if head is not None:
-            body: bytes = message.get("body", b"")
             whole = not message.get("more_body", False) and self.scope["method"] != "HEAD"
-            if whole and len(body) <= _PIECE and (b"content-length", b"%d" % len(body)) in head["headers"]:
+            if whole and len(body) <= most and (b"content-length", b"%d" % len(body)) in head["headers"]:
                 if self.flow.write_paused and not self.disconnected:
                     await self.flow.drain()
                 if not self.disconnected:
@@ -73,10 +74,10 @@ class Cycle(RequestResponseCycle):
                 return
             self.response_started = False
             await super().send(head)  # type: ignore[arg-type]
-        rest = memoryview(message.get("body", b""))
-        while len(rest) > _PIECE:
-            await super().send({**message, "body": rest[:_PIECE], "more_body": True})  # type: ignore[arg-type]
-            rest = rest[_PIECE:]
+        rest = memoryview(body)
+        while len(rest) > most:
+            await super().send({**message, "body": rest[:most], "more_body": True})  # type: ignore[arg-type]
+            rest = rest[most:]
         await super().send({**message, "body": rest})  # type: ignore[arg-type]
 
     def _write(self, status: int, headers: Headers, body: bytes) -> None:
