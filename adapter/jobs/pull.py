@@ -92,12 +92,15 @@ class Puller:
             if lane in self._pulls:
                 self._pulls[lane].end()
             return
-        pull = self._pulls.get(BY_CONSUMER[message.metadata.consumer])
+        lane = BY_CONSUMER[message.metadata.consumer]
+        pull = self._pulls.get(lane)
         if pull is not None and not pull.over.done():
             pull.add(message)
         else:
-            # Its pull was over too early: it is lent to us all the same.
+            # Its pull was over too early: it is lent to us all the same. There may be more, for messages that
+            # come again do not count as pending.
             self._late.append(message)
+            self._filled.add(lane)
             self._woken.set()
 
     async def _wake(self, message: Msg) -> None:

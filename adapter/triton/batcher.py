@@ -40,7 +40,7 @@ Kind = tuple[str, tuple[tuple[str, str, tuple[int, ...]], ...], tuple[str, ...]]
 _MANY = 16
 """So many waiting requests are worth a call beside those in flight."""
 _LONG_S = 0.005
-"""Beside calls that take so long its price is no matter."""
+"""Beside calls that take so long its price is no matter; nor is it to a request that has waited so long."""
 _WEIGHT = 0.2
 """Of the newest call in the mean of how long they take."""
 
@@ -72,6 +72,8 @@ class _Model:
     waiting: int = 0
     call_s: float = _LONG_S
     """How long its calls take, about."""
+    looking: bool = False
+    """Whether somebody will look after those that wait."""
     queues: OrderedDict[Kind, deque[_Waiting]] = field(default_factory=OrderedDict)
 
     def may_send(self, limits: Limits) -> bool:
@@ -84,7 +86,11 @@ class _Model:
             return True
         if self.in_flight >= limits.calls:
             return False
-        return self.waiting >= min(_MANY, limits.rows) or self.call_s >= _LONG_S
+        if self.waiting >= min(_MANY, limits.rows) or self.call_s >= _LONG_S:
+            return True
+        # The call in flight may be anything but quick: its process may be dead.
+        first = next(iter(self.queues.values()))[0]
+        return perf_counter() - first.since >= _LONG_S
 
 
 class Batcher:
@@ -159,6 +165,14 @@ class Batcher:
                 task = self._loop().create_task(self._run(model, batch, limits), context=Context())
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+        if model.queues and model.in_flight < limits.calls and not model.looking:
+            model.looking = True
+            self._loop().call_later(_LONG_S, self._look, model, limits)
+
+    def _look(self, model: _Model, limits: Limits) -> None:
+        """A request waited for a quick call; if that is none, it waits no longer."""
+        model.looking = False
+        self._send_next(model, limits)
 
     def _count_waits(self, batch: list[_Waiting]) -> None:
         now = perf_counter()

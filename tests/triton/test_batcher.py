@@ -144,6 +144,23 @@ def test_of_quick_calls_one_is_in_flight_until_many_requests_wait() -> None:
     run(scenario)
 
 
+def test_a_quick_model_whose_call_hangs_holds_nobody_up() -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        await warm(triton, batcher)
+        limits = Limits(rows=64, calls=2)
+        [hanging] = start(batcher, request(1), limits=limits)
+        await settle()
+        hung, triton.gate = triton.gate, asyncio.Event()
+        triton.gate.set()
+        [other] = start(batcher, request(2), limits=limits)
+        assert bytes((await asyncio.wait_for(other, 2)).outputs[0].data) == b"\2"
+        assert not hanging.done()
+        hung.set()
+        await hanging
+
+    run(scenario)
+
+
 def test_a_call_that_is_full_does_not_wait_for_a_quick_one() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         await warm(triton, batcher)
