@@ -7,6 +7,7 @@ import asyncio
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import nats.errors
@@ -32,8 +33,6 @@ _STREAM_STORE_FAILED = 10077
 _WRONG_LAST_SEQUENCE = 10071
 _OUT_OF_STORAGE = (10023, 10028, 10047)
 NOT_FOUND = 404
-_NATS_ERRORS = (nats.errors.Error, OSError)
-"""TimeoutError is an OSError."""
 
 
 class Refused(QueueUnavailable):
@@ -99,29 +98,24 @@ class Connection:
         """Ask, and wait for the answer. Raises QueueUnavailable."""
         if not self._nats.is_connected:
             raise QueueUnavailable("NATS cannot be reached")
-        try:
-            return await self._replies.ask(subject, payload, headers, timeout_s)
-        except TimeoutError as error:
-            self.doubt()
-            raise _ours(error) from error
-        except _NATS_ERRORS as error:
-            raise _ours(error) from error
+        with _TRANSLATED:
+            try:
+                return await self._replies.ask(subject, payload, headers, timeout_s)
+            except TimeoutError:
+                self.doubt()
+                raise
 
     async def send(self, subject: str, payload: bytes = b"", reply: str = "") -> None:
         """Publish without an answer: it may get lost. Raises QueueUnavailable."""
         if not self._nats.is_connected:
             raise QueueUnavailable("NATS cannot be reached")
-        try:
+        with _TRANSLATED:
             await self._nats.publish(subject, payload, reply)
-        except _NATS_ERRORS as error:
-            raise _ours(error) from error
 
     async def listen(self, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
         """Have `callback` called with every message on the subject. Raises QueueUnavailable."""
-        try:
+        with _TRANSLATED:
             return await self._nats.subscribe(subject, cb=callback)
-        except _NATS_ERRORS as error:
-            raise _ours(error) from error
 
     def doubt(self) -> None:
         """An answer did not come in time: see whether the server is there."""
@@ -189,11 +183,12 @@ class Connection:
         """Also after a server came back with an empty store."""
         while not self._ready.is_set():
             try:
-                await self._replies.listen()
+                with _TRANSLATED:
+                    await self._replies.listen()
                 await self._prepare()
                 self._ready.set()
-            except (AdapterError, *_NATS_ERRORS) as error:
-                _log.warning("queue not ready", reason=str(error))
+            except AdapterError as error:
+                _log.warning("queue not ready", reason=error.message)
                 await asyncio.sleep(_RETRY_S)
 
 
@@ -202,11 +197,23 @@ def message_size(payload: bytes, headers: Headers) -> int:
     return len(payload) + 12 + sum(len(key) + len(value) + 4 for key, value in headers.items())
 
 
-def _ours(error: Exception) -> AdapterError:
-    """One of NATS's errors as ours."""
-    if isinstance(error, nats.errors.MaxPayloadError):
-        return PayloadTooLarge("the request is larger than the queue takes")
-    return QueueUnavailable("NATS does not answer")
+class _Translated:
+    """NATS's errors → ours; a generator of contextlib's would cost more, and every job comes by here."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, nats.errors.MaxPayloadError):
+            raise PayloadTooLarge("the request is larger than the queue takes") from error
+        # TimeoutError is an OSError.
+        if isinstance(error, nats.errors.Error | OSError):
+            raise QueueUnavailable("NATS does not answer") from error
+
+
+_TRANSLATED = _Translated()
 
 
 def _answer(message: Msg) -> Any:

@@ -305,7 +305,7 @@ def test_more_than_may_wait_are_refused() -> None:
     run(scenario, most_waiting=3)
 
 
-def test_nothing_is_kept_of_a_model_that_is_idle() -> None:
+def test_nothing_waits_and_nothing_is_in_flight_of_a_model_that_was_answered() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         triton.gate.set()
         triton.failure = InferenceFailed("broken")
