@@ -28,9 +28,14 @@ _SLOW_S = 10.0
 
 
 async def set_up(connection: Connection, settings: Settings) -> None:
-    """Create what is missing, change what differs. Raises QueueUnavailable."""
+    """Create what is missing, change what differs. Raises QueueUnavailable.
+
+    What stands as it should is not touched: JetStream would write it anew, and a full disk has no room.
+    """
     for config in _streams(settings):
         await _bring_about(connection, config)
+    found = await connection.api(f"CONSUMER.LIST.{JOBS}")
+    standing = {consumer["name"]: consumer["config"] for consumer in found["consumers"] or ()}
     for lane in LANES:
         config = {
             "durable_name": lane.consumer,
@@ -42,8 +47,9 @@ async def set_up(connection: Connection, settings: Settings) -> None:
             "max_ack_pending": -1,
             "replay_policy": "instant",
         }
-        body = {"stream_name": JOBS, "config": config}
-        await connection.api(f"CONSUMER.DURABLE.CREATE.{JOBS}.{lane.consumer}", body, _SLOW_S)
+        if not _holds(standing.get(lane.consumer, {}), config):
+            body = {"stream_name": JOBS, "config": config}
+            await connection.api(f"CONSUMER.DURABLE.CREATE.{JOBS}.{lane.consumer}", body, _SLOW_S)
 
 
 def _streams(settings: Settings) -> list[dict[str, Any]]:
@@ -123,13 +129,18 @@ async def _create(connection: Connection, config: dict[str, Any]) -> None:
 
 
 async def _update(connection: Connection, standing: dict[str, Any], config: dict[str, Any]) -> None:
-    if all(standing.get(key) == value for key, value in config.items()):
+    if _holds(standing, config):
         return
-    subject = f"STREAM.UPDATE.{config['name']}"
     try:
-        await connection.api(subject, {**standing, **config}, _SLOW_S)
-    except Refused as error:
-        if error.number != _OUT_OF_STORAGE:
+        await connection.api(f"STREAM.UPDATE.{config['name']}", {**standing, **config}, _SLOW_S)
+    except Refused:
+        kept = standing["max_bytes"]
+        if config.get("max_bytes", kept) == kept:
             raise
         # What the disk had room for when the stream was created stands.
-        await connection.api(subject, {**standing, **config, "max_bytes": standing["max_bytes"]}, _SLOW_S)
+        await _update(connection, standing, {**config, "max_bytes": kept})
+
+
+def _holds(standing: dict[str, Any], config: dict[str, Any]) -> bool:
+    """Whether all that is wanted is so already."""
+    return all(standing.get(key) == value for key, value in config.items())

@@ -28,6 +28,7 @@ _PAUSE_S = 30.0
 """Before it is tried again what has failed."""
 _AGAIN_S = 1.0
 _CLOSE_WITHIN_S = 1.0
+_CLOSE_AGAIN_S = 0.02
 
 
 class Regions:
@@ -166,13 +167,13 @@ class Regions:
         await self._unregister(segment.name)
         self._count(-segment.size)
 
-    async def _unregister(self, name: str) -> None:
+    async def _unregister(self, name: str, again_s: float = _AGAIN_S) -> None:
         """Have Triton forget a region, which it refuses while a request that is late uses it."""
         while True:
             try:
                 await self._transport.memory("system", "Unregister", name=name)
             except AdapterError:
-                await asyncio.sleep(_AGAIN_S)
+                await asyncio.sleep(again_s)
             else:
                 self._registered.discard(name)
                 return
@@ -191,10 +192,10 @@ class Regions:
             task.cancel()
         for segment in self._known:
             segment.unlink()
-        names = self._registered
-        calls = [self._transport.memory("system", "Unregister", name=name) for name in names]
+        # A request that was answered this moment may not have let go of its region yet.
+        calls = [self._unregister(name, _CLOSE_AGAIN_S) for name in self._registered]
         with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), _CLOSE_WITHIN_S)
+            await asyncio.wait_for(asyncio.gather(*calls), _CLOSE_WITHIN_S)
 
 
 def _is_safe(version: str) -> bool:

@@ -54,7 +54,7 @@ def test_a_disk_that_others_filled_is_survived(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "64m") as disk:
         (tmp_path / "state" / "nats").symlink_to(disk)
         with start_up(tmp_path, tmp_path / "models", ADAPTER_ACK_WAIT_S="3") as up:
-            # They wait for a worker that stands still until there is no room for their results either.
+            # They wait for a worker that stands still, and is killed when nothing can be written any more.
             up.kill("worker", signal.SIGSTOP)
             accepted = [up.client.post("/inference", json=job(value)) for value in range(1, 21)]
             assert {answer.status_code for answer in accepted} == {202}
@@ -65,7 +65,7 @@ def test_a_disk_that_others_filled_is_survived(tmp_path: Path) -> None:
                     assert refused.status_code == 503
                     assert refused.json()["error"]["code"] == "queue_unavailable"
                     assert refused.headers["Retry-After"] == "1"
-                up.kill("worker", signal.SIGCONT)
+                up.kill("worker", signal.SIGKILL)
                 eventually(
                     lambda: set(range(1, 21)) <= {int(line) for line in executions.read_text().split()}
                 )

@@ -26,6 +26,21 @@ def test_a_full_queue_refuses_and_evicts_nothing(own_nats: Nats) -> None:
     asyncio.run(check())
 
 
+def test_settings_that_changed_hold_from_the_next_start_on(own_nats: Nats) -> None:
+    async def check() -> None:
+        async with queue(own_nats.url) as found:
+            stored = await found.submit(submission())
+        async with queue(own_nats.url, queue_max_jobs=1, ack_wait_s=1) as found:
+            with pytest.raises(QueueFull, match="maximum messages exceeded"):
+                await found.submit(submission())
+            [first] = await found.fetch(1, 1)
+            [again] = await found.fetch(1, 5)
+            assert first.job.id == again.job.id == stored
+            assert again.attempt == 2
+
+    asyncio.run(check())
+
+
 def test_a_queue_full_by_bytes_refuses_and_evicts_nothing(own_nats: Nats) -> None:
     async def check() -> None:
         async with queue(own_nats.url, queue_max_bytes=1 << 20) as found:
