@@ -101,9 +101,9 @@ class Run:
         """From when to when a `serve` was being killed."""
         self._running = True
         self._client = httpx.AsyncClient(
-            base_url=cluster.proxy.address,
+            base_url=cluster.proxy.service.address,
             headers={"X-API-Key": cluster.site.api_key},
-            verify=cluster.trust,
+            verify=cluster.proxy.trust,
             timeout=60,
         )
 
@@ -258,7 +258,7 @@ def main() -> None:
             for problem in (*phase.errors, *phase.failures):
                 print(f"{phase.name}: {problem}")
         if any(phase.errors for phase in run.phases):
-            print(cluster.proxy.log.read_text())
+            print(cluster.proxy.service.log.read_text())
     head, _, rest = _DOCUMENT.read_text().partition(_BEGIN)
     tail = rest.partition(_END)[2]
     _DOCUMENT.write_text("\n".join([head + _BEGIN, *rows, _END + tail]))
