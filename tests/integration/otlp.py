@@ -66,11 +66,15 @@ class Receiver(rpc.TraceServiceServicer):
         """The spans of a trace, so far, in the order of their beginning."""
         return sorted((span for span in self.spans if span.trace == trace), key=lambda span: span.start)
 
+    def named(self, trace: str) -> dict[str, Span]:
+        """The spans of a trace, so far, by their names; the last of each."""
+        return {span.name: span for span in self.of(trace)}
+
     def wait(self, trace: str, *names: str) -> dict[str, Span]:
         """The spans of a trace by their names, once it has one of each of these."""
 
         def look() -> dict[str, Span] | None:
-            found = {span.name: span for span in self.of(trace)}
+            found = self.named(trace)
             return found if found.keys() >= set(names) else None
 
         return eventually(look)

@@ -1,62 +1,27 @@
 """Traces from the client through the adapter, Triton and the queue, received by a real OTLP receiver."""
 
 import asyncio
-import re
 import secrets
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
 import httpx
-import nats
 import pytest
 
-from adapter.jobs.messages import result_subject
-from tests.integration.conftest import Up, eventually, make_repository, start_serve, start_up
+from tests.integration.conftest import eventually, start_serve
 from tests.integration.examples import blocks, run_bash
-from tests.integration.otlp import Receiver, Span, grpc_server, http_server
+from tests.integration.otlp import Span
+from tests.integration.tracing import CALLER, CANARY, IRIS, SEVERAL, Traced, start_traced
 
 API, WORKER, TRITON = "miaas-adapter", "miaas-adapter-worker", "triton-inference-server"
 CALL = "inference.GRPCInferenceService/ModelInfer"
-CALLER = "00f067aa0ba902b7"
-CANARY = 867530912345.0
-IRIS = {"instances": [[CANARY, 3.5, 1.4, 0.2]]}
-
-
-@dataclass
-class Traced:
-    """An `up` whose spans, and whose Triton's, come to a receiver; `collector` says so to other processes."""
-
-    up: Up
-    receiver: Receiver
-    collector: dict[str, str]
-
-    def post(self, path: str, body: Any, flags: str = "01", **headers: str) -> tuple[str, httpx.Response]:
-        """A request within a new trace of the client's; the trace, and the answer."""
-        trace = secrets.token_hex(16)
-        headers["traceparent"] = f"00-{trace}-{CALLER}-{flags}"
-        return trace, self.up.client.post(path, json=body, headers=headers)
 
 
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
-    folder, receiver = tmp_path_factory.mktemp("traced"), Receiver()
-    repository = make_repository(folder, "sklearn-iris", "identity-batch")
-    with grpc_server(receiver) as port, http_server(receiver) as url:
-        collector = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
-            "OTEL_BSP_SCHEDULE_DELAY": "100",
-        }
-        settings = {"ADAPTER_TRITON_TRACES_URL": url, "ADAPTER_BATCH_CALLS": "1"}
-        with start_up(folder, repository, **collector, **settings) as up:
-            yield Traced(up, receiver, collector)
+    with start_traced(tmp_path_factory.mktemp("traced")) as traced:
+        yield traced
 
 
 def assert_tree(spans: dict[str, Span], tree: dict[str, str]) -> None:
@@ -80,10 +45,10 @@ def assert_tree(spans: dict[str, Span], tree: dict[str, str]) -> None:
     ids=["v1", "v2"],
 )
 def test_one_trace_holds_a_prediction(traced: Traced, path: str, route: str, body: Any) -> None:
-    trace, answer = traced.post(path, body, **{"X-Request-ID": "of-the-client"})
-    assert answer.status_code == 200
     server = f"POST {route}"
-    spans = traced.receiver.wait(trace, server, "InferRequest", "sklearn-iris", "compute")
+    headers = {"X-Request-ID": "of-the-client"}
+    trace, answer, spans = traced.joined_by_triton(path, body, server, "sklearn-iris", **headers)
+    assert answer.status_code == 200
     assert spans[server].parent == CALLER
     assert_tree(
         spans,
@@ -121,11 +86,11 @@ def test_one_trace_holds_a_prediction(traced: Traced, path: str, route: str, bod
 
 
 def test_one_trace_holds_a_jobs_submit_wait_inference_and_result(traced: Traced) -> None:
-    trace, answer = traced.post("/inference", {"model_id": "sklearn-iris", "input_data": IRIS})
+    body = {"model_id": "sklearn-iris", "input_data": IRIS}
+    names = ("POST /inference", "process MIAAS_JOBS", "publish MIAAS_RESULTS")
+    trace, answer, spans = traced.joined_by_triton("/inference", body, *names)
     assert answer.status_code == 202
     job = answer.json()["request_id"]
-    names = ("POST /inference", "process MIAAS_JOBS", "publish MIAAS_RESULTS", "compute")
-    spans = traced.receiver.wait(trace, *names)
     assert spans["POST /inference"].parent == CALLER
     assert_tree(
         spans,
@@ -178,7 +143,6 @@ def test_a_call_for_several_requests_is_linked_with_each(traced: Traced) -> None
     spans = [traced.receiver.wait(trace, "POST /v1/models/{name}:predict") for trace in traces]
     batches = [found["batch"] for found in spans if "batch" in found]
     assert batches
-    joined = {(each.trace, each.id) for batch in batches for each in [batch]}
     for batch in batches:
         members = [found for found in spans if (found["infer"].trace, found["infer"].id) in batch.links]
         assert 2 <= len(members) == len(batch.links) <= 8
@@ -186,13 +150,17 @@ def test_a_call_for_several_requests_is_linked_with_each(traced: Traced) -> None
         [home] = [found for found in members if found["infer"].id == batch.parent]
         assert home["infer"].trace == batch.trace
         assert all(found["wait"].links == {(batch.trace, batch.id)} for found in members)
-        found = traced.receiver.wait(batch.trace, "InferRequest")
-        assert found[CALL].parent == batch.id
-        assert found["InferRequest"].parent == found[CALL].id
+        assert home[CALL].parent == batch.id
+    traces = [batch.trace for batch in batches]
+    joined = eventually(
+        lambda: [found for found in map(traced.receiver.named, traces) if "InferRequest" in found]
+    )
+    assert all(found["InferRequest"].parent == found[CALL].id for found in joined)
     # A request alone has its call to itself.
     alone = [found for found in spans if not found["wait"].links]
     assert all(found[CALL].parent == found["infer"].id for found in alone)
-    assert {link for found in spans for link in found["wait"].links} == joined
+    links = {link for found in spans for link in found["wait"].links}
+    assert links == {(batch.trace, batch.id) for batch in batches}
 
 
 def test_what_the_client_does_not_record_nobody_does(traced: Traced) -> None:
@@ -201,12 +169,9 @@ def test_what_the_client_does_not_record_nobody_does(traced: Traced) -> None:
     of_a_job, answer = traced.post("/inference", {"model_id": "sklearn-iris", "input_data": IRIS}, flags="00")
     traced.up.result(answer.json()["request_id"])
     # Spans come in order: once those of later requests are here, earlier ones would be.
-    for path, body in (
-        ("/v1/models/sklearn-iris:predict", IRIS),
-        ("/inference", {"model_id": "sklearn-iris", "input_data": IRIS}),
-    ):
-        trace, _ = traced.post(path, body)
-        traced.receiver.wait(trace, "compute", "infer")
+    traced.joined_by_triton("/v1/models/sklearn-iris:predict", IRIS, "infer")
+    body = {"model_id": "sklearn-iris", "input_data": IRIS}
+    traced.joined_by_triton("/inference", body, "infer")
     assert traced.receiver.of(unrecorded) == traced.receiver.of(of_a_job) == []
 
 
@@ -248,8 +213,9 @@ def test_a_mistake_of_the_client_fails_its_decoding_and_not_the_request(traced: 
 
 def test_the_examples_of_the_document(traced: Traced) -> None:
     predict, submit = blocks("tracing.md", "bash")
-    run_bash(predict, traced.up)
-    run_bash(submit, traced.up)
+    for _ in range(SEVERAL):
+        run_bash(predict, traced.up)
+        run_bash(submit, traced.up)
     names = ("decode", "infer", "wait", CALL, "InferRequest", "sklearn-iris", "compute", "encode")
     found = traced.receiver.wait("4bf92f3577b34da6a3ce929d0e0e4736", *names)
     assert found.keys() == {"POST /v1/models/{name}:predict", *names}
@@ -289,118 +255,3 @@ def test_the_share_that_is_recorded_is_as_the_environment_says(traced: Traced, t
         client.get("/v1/models", headers={"traceparent": f"00-{trace}-{CALLER}-01"})
         assert traced.receiver.wait(trace, "GET /v1/models")["GET /v1/models"].service == "sampled"
     assert [span for span in traced.receiver.spans if span.service == "sampled"] == traced.receiver.of(trace)
-
-
-def test_without_a_collector_a_jobs_message_still_carries_the_clients_trace(up: Up) -> None:
-    traceparent = f"00-{secrets.token_hex(16)}-{CALLER}-01"
-    headers = {"traceparent": traceparent, "tracestate": "vendor=x", "X-Request-ID": "the-id"}
-    body = {"model_id": "sklearn-iris", "input_data": IRIS}
-    job = up.client.post("/inference", json=body, headers=headers).json()["request_id"]
-    up.result(job)
-
-    async def stored() -> dict[str, str]:
-        connection = await nats.connect(up.facts["nats_url"])
-        found = await connection.jetstream().get_last_msg("MIAAS_RESULTS", result_subject("up", job))
-        await connection.close()
-        return found.headers or {}
-
-    found = asyncio.run(stored())
-    assert {name: found[name] for name in headers} == headers
-
-
-class Refusing(Receiver):
-    """Refuses as many batches, before it takes any."""
-
-    def __init__(self, batches: int) -> None:
-        super().__init__()
-        self.left = batches
-
-    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
-        if self.left:
-            self.left -= 1
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not yet")
-        return super().Export(request, context)
-
-
-def test_a_dead_collector_is_said_once_and_costs_no_request(up: Up, tmp_path: Path) -> None:
-    receiver = Refusing(10)
-    with grpc_server(receiver) as port:
-        pass
-    settings = {
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://127.0.0.1:{port}",
-        "OTEL_EXPORTER_OTLP_TIMEOUT": "0.3",
-        "OTEL_BSP_SCHEDULE_DELAY": "20",
-        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "1",
-    }
-    log = tmp_path / "serve.log"
-    with start_serve(up, tmp_path, **settings) as client:
-        for _ in range(5):
-            assert client.post("/v1/models/sklearn-iris:predict", json=IRIS).status_code == 200
-        eventually(lambda: "spans cannot be exported" in log.read_text())
-        with grpc_server(receiver, port):
-
-            def exported() -> bool:
-                client.get("/v1/models")
-                return "spans are exported again" in log.read_text()
-
-            eventually(exported)
-            eventually(lambda: any(span.name == "GET /v1/models" for span in receiver.spans))
-            told = log.read_text()
-    place = f"collector=127.0.0.1:{port}"
-    assert told.count(f"[warning] spans cannot be exported, and are dropped {place}\n") == 1
-    [lost] = re.findall(rf"\[info\] spans are exported again {place} lost=(\d+)\n", told)
-    # Each in a batch of its own: the first found nobody.
-    assert int(lost) >= 11
-    assert "opentelemetry" not in told
-
-
-def test_a_collector_that_hangs_holds_up_no_request_and_no_end(up: Up, tmp_path: Path) -> None:
-    class Hanging(Receiver):
-        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
-            hanging.set()
-            released.wait(30)
-            return super().Export(request, context)
-
-    hanging, released = threading.Event(), threading.Event()
-    with grpc_server(Hanging()) as port:
-        settings = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
-            "OTEL_BSP_SCHEDULE_DELAY": "20",
-            "OTEL_BSP_MAX_QUEUE_SIZE": "50",
-            "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10",
-        }
-        with start_serve(up, tmp_path, **settings) as client:
-            client.get("/v1/models")
-            assert hanging.wait(10)
-            with ThreadPoolExecutor(8) as pool:
-                answers = pool.map(
-                    lambda _: client.post("/v1/models/sklearn-iris:predict", json=IRIS), range(100)
-                )
-                assert {answer.status_code for answer in answers} == {200}
-            stopped = time.monotonic()
-        # `start_serve` asked it to end, and waited.
-        assert time.monotonic() - stopped < 8
-        released.set()
-    assert (tmp_path / "serve.log").read_text().count("some spans are dropped") == 1
-
-
-def test_without_a_collector_the_sdk_is_not_imported() -> None:
-    code = """
-import sys
-from adapter.traces import exported_spans
-import adapter.server, adapter.jobs.worker
-with exported_spans("x"):
-    print([name for name in sys.modules if name.startswith(("opentelemetry.sdk", "opentelemetry.exporter"))])
-"""
-    for more in ({}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"}):
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=more, capture_output=True, text=True, check=True
-        )
-        assert done.stdout == "[]\n"
-
-
-def test_a_variable_that_is_wrong_does_not_stop_the_service(up: Up, tmp_path: Path) -> None:
-    settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_COMPRESSION": "zip"}
-    with start_serve(up, tmp_path, **settings) as client:
-        assert client.get("/v1/models").status_code == 200
-    assert re.search(r"\[error\] spans are not exported reason=", (tmp_path / "serve.log").read_text())
