@@ -1,7 +1,7 @@
-"""uvicorn's cycle of a request and its answer, where an answer that is one piece is written in one piece.
+"""uvicorn's cycle of a request and its answer, where an answer that says its size is written in one piece.
 
-uvicorn writes head and body apart: two system calls, which are most of a short answer's price. What comes in
-pieces or without a size, or is large and goes over TLS, is left to it.
+uvicorn writes head and body apart: two system calls, which are most of a short answer's price. What comes
+without a size, or in pieces or large and goes over TLS, is left to it.
 """
 
 from typing import Any
@@ -21,16 +21,33 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Cycle(RequestResponseCycle):
-    """Keeps the head of an answer until its body comes."""
+    """Keeps the head of an answer until its body has come."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._head: Message | None = None
+        self._parts: list[bytes] = []
+        """Of an answer's body, until it is whole."""
         self._pieces: list[bytes] = []
+        """Of a request's body, until they are received."""
         self._unread = 0
+        self._place: memoryview | None = None
 
     _block: tuple[Headers, bytes] = ([], b"")
     """uvicorn's own headers, new every second, and what they look like on the wire."""
+
+    def put_into(self, place: memoryview) -> memoryview:
+        """The next message that is received will hold the whole body, in `place`, which has its size.
+
+        Returns what of the place is left for what has not come yet.
+        """
+        self._place = place
+        for piece in self._unread_pieces():
+            place[: len(piece)] = piece
+            place = place[len(piece) :]
+        if place:
+            self.message_event.clear()
+        return place
 
     def take(self, piece: bytes) -> int:
         """A piece of the body came; returns how many bytes of it wait to be received."""
@@ -45,15 +62,24 @@ class Cycle(RequestResponseCycle):
         if self.waiting_for_100_continue and not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
-        if not self.disconnected and not self.response_complete:
+        place, self._place = self._place, None
+        while not self.disconnected and not self.response_complete:
             self.flow.resume_reading()
             await self.message_event.wait()
             self.message_event.clear()
+            if place is None or not self.more_body:
+                break
         if self.disconnected or self.response_complete:
             return {"type": "http.disconnect"}
-        pieces, self._pieces, self._unread = self._pieces, [], 0
+        if place is not None:
+            return {"type": "http.request", "body": place, "more_body": False}
+        pieces = self._unread_pieces()
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    def _unread_pieces(self) -> list[bytes]:
+        pieces, self._pieces, self._unread = self._pieces, [], 0
+        return pieces
 
     async def send(self, message: Message) -> None:  # type: ignore[override]
         """See ASGI. Raises RuntimeError for a header with a line break in it."""
@@ -61,26 +87,38 @@ class Cycle(RequestResponseCycle):
             self.response_started = True
             self._head = message
             return
-        head, self._head = self._head, None
-        body: bytes = message.get("body", b"")
-        most = _PIECE if self.scope["scheme"] == "https" else len(body)
+        head, more = self._head, message.get("more_body", False)
+        parts = [*self._parts, message.get("body", b"")]
         if head is not None:
-            whole = not message.get("more_body", False) and self.scope["method"] != "HEAD"
-            if whole and len(body) <= most and (b"content-length", b"%d" % len(body)) in head["headers"]:
+            secure = self.scope["scheme"] == "https"
+            if more and not secure and any(name == b"content-length" for name, _ in head["headers"]):
+                self._parts = parts
+                return
+            # The connection keeps this for as long as no other request comes.
+            self._head, self._parts = None, []
+            size = sum(map(len, parts))
+            whole = not more and self.scope["method"] != "HEAD" and not (secure and size > _PIECE)
+            if whole and (b"content-length", b"%d" % size) in head["headers"]:
                 if self.flow.write_paused and not self.disconnected:
                     await self.flow.drain()
                 if not self.disconnected:
-                    self._write(head["status"], head["headers"], body)
+                    self._write(head["status"], head["headers"], parts, size)
                 return
             self.response_started = False
             await super().send(head)  # type: ignore[arg-type]
-        rest = memoryview(body)
-        while len(rest) > most:
-            await super().send({**message, "body": rest[:most], "more_body": True})  # type: ignore[arg-type]
-            rest = rest[most:]
-        await super().send({**message, "body": rest})  # type: ignore[arg-type]
+        for part in parts[:-1]:
+            await self._send_part(part, more=True)
+        await self._send_part(parts[-1], more=more)
 
-    def _write(self, status: int, headers: Headers, body: bytes) -> None:
+    async def _send_part(self, part: bytes, *, more: bool) -> None:
+        rest = memoryview(part)
+        most = _PIECE if self.scope["scheme"] == "https" else len(rest)
+        while len(rest) > most:
+            await super().send(_body(rest[:most], more=True))
+            rest = rest[most:]
+        await super().send(_body(rest, more=more))
+
+    def _write(self, status: int, headers: Headers, body: list[bytes], size: int) -> None:
         """All of an answer that says its size."""
         if (b"connection", b"close") in headers:
             self.keep_alive = False
@@ -95,10 +133,10 @@ class Cycle(RequestResponseCycle):
         if head.count(b"\n") != lines or head.count(b"\r") != lines:
             raise RuntimeError("a header holds a line break")
         self.waiting_for_100_continue = False
-        if len(body) < _SHORT:
-            self.transport.write(head + body)
+        if size < _SHORT:
+            self.transport.write(b"".join((head, *body)))
         else:
-            self.transport.writelines((head, body))
+            self.transport.writelines((head, *body))
         self.chunked_encoding = False
         self.response_complete = True
         self.message_event.set()
@@ -112,3 +150,7 @@ class Cycle(RequestResponseCycle):
             block = b"".join(b"%b: %b\r\n" % header for header in self.default_headers)
             Cycle._block = self.default_headers, block
         return block
+
+
+def _body(piece: memoryview, *, more: bool) -> Any:
+    return {"type": "http.response.body", "body": piece, "more_body": more}

@@ -17,9 +17,11 @@ import structlog
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from adapter.contracts.body import BODY_INTO
 from adapter.contracts.errors import error_body
 from adapter.contracts.journal import REQUEST_ID, new_request_id, wanted
 from adapter.cycle import Cycle
+from adapter.intake import Intake
 from adapter.settings import Settings
 
 _UPGRADE = re.compile(rb"(\r\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
@@ -56,9 +58,12 @@ class HttpProtocol(HttpToolsProtocol):
         """Received of what is being waited for: the headers, or the body."""
         self._since = 0.0
         self._refused = False
+        self._extensions: dict[str, Any] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.scheme == "http":
+            self._extensions[BODY_INTO] = self._put_into
         self._wait()
         if len(self.connections) > self.max_connections:
             status, message = HTTPStatus.SERVICE_UNAVAILABLE, "too many connections"
@@ -67,6 +72,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop(self._timer)
         self._stop(self._writing)
+        self._extensions.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -112,6 +118,7 @@ class HttpProtocol(HttpToolsProtocol):
             version != "1.0" and self.parser.should_keep_alive(),
             self.on_response_complete,
         )
+        scope["extensions"] = self._extensions
         if last is None or last.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
@@ -121,6 +128,24 @@ class HttpProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         if not self._refused and self.cycle.take(body) > MOST_UNREAD_BYTES:
             self.flow.pause_reading()
+
+    def _put_into(self, place: memoryview) -> bool:
+        """Have the body of the request at hand lie there; returns False where another one came after it."""
+        if self.pipeline or self.transport.is_closing():
+            return False
+        rest = self.cycle.put_into(place)
+        if rest:
+            self.transport.set_protocol(Intake(self, rest, self._took))
+        return True
+
+    def _took(self, size: int, last: bool) -> None:
+        self._bytes += size
+        if last:
+            # The one before waits for this body's end, and for nothing else.
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.transport.set_protocol(self)
+            self.on_message_complete()
 
     def on_message_complete(self) -> None:
         if not self._refused:
@@ -217,10 +242,12 @@ def _without_upgrade(data: bytes) -> bytes:
     Java's client and `curl --http2` offer HTTP/2 with every request, and the parser would take the body that
     follows for that protocol's.
     """
-    if b"pgrade" not in data and b"PGRADE" not in data:
+    end = data.find(b"\r\n\r\n")
+    # Of the body nothing is looked at: it may be large.
+    head = data if end < 0 else data[:end]
+    if b"pgrade" not in head and b"PGRADE" not in head:
         return data
-    head, end, body = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(rb"\1X-Upgrade", head) + end + body
+    return _UPGRADE.sub(rb"\1X-Upgrade", head) + data[len(head) :]
 
 
 def limits(settings: Settings, refused: Callable[[str], None]) -> type[HttpProtocol]:

@@ -69,7 +69,9 @@ def servers(folder: Path) -> Iterator[dict[str, Any]]:
         shutil.copytree(everything / model, repository / model)
     command = [sys.executable, "-m", "adapter", "up", "--port", "0", "--ops-port", "0"]
     command += ["--state-dir", str(folder / "state"), "--model-repository", str(repository)]
-    environment = {**os.environ, "ADAPTER_RATE_LIMIT_PER_MINUTE": "0", "ADAPTER_V2_SHARED_MEMORY": "1"}
+    # Triton's log has no line of a request, so ours has none.
+    settings = {"RATE_LIMIT_PER_MINUTE": "0", "V2_SHARED_MEMORY": "1", "ACCESS_LOG_SAMPLE": "0"}
+    environment = {**os.environ, **{f"ADAPTER_{name}": value for name, value in settings.items()}}
     with (folder / "up.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     try:

@@ -119,6 +119,9 @@ class FakeEngine:
         finally:
             self.running -= 1
 
+    def memory(self, size: int) -> memoryview:
+        return memoryview(bytearray(size))
+
     async def config(self, name: str, version: str = "") -> Mapping[str, Any]:
         return {"name": self._find(name, version).name}
 

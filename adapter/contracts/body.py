@@ -1,6 +1,7 @@
 """Request bodies: bytes with a limit, then JSON with RFC 8259's strictness and a few named allowances."""
 
 import json
+from collections.abc import Callable
 from math import isinf
 from tempfile import SpooledTemporaryFile
 from typing import Any
@@ -16,6 +17,11 @@ MAX_DEPTH = 64
 MAX_CONTAINERS = 1_000_000
 """Arrays and objects: each takes fifty times its two bytes once it is parsed."""
 MAX_ELEMENTS = 20_000_000
+BODY_INTO = "adapter.body_into"
+"""An extension of ASGI, a function: the whole body will come with the next message, in the view it is given.
+
+It returns False where that cannot be.
+"""
 LARGE = 1 << 18
 """JSON of so many bytes is read and written off the event loop."""
 _MOST_IN_MEMORY = 4 << 20
@@ -33,22 +39,12 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
 
     Raises UnsupportedEncoding for a Content-Encoding, and ClientDisconnect when the client hung up.
     """
-    announced = None
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            announced = value
-        elif name == b"content-encoding" and value.strip().lower() not in (b"identity", b""):
-            encoding = value.decode("latin-1").strip().lower()[:40]
-            raise UnsupportedEncoding(
-                f"Content-Encoding {encoding!r} is not supported; send the body as it is"
-            )
-    if announced is not None and announced.isdigit() and int(announced) > limit:
-        raise _too_large(limit)
+    announced = _announced_size(scope, limit)
     chunk, more = await _next_piece(receive)
     if not more and len(chunk) <= limit:
         return chunk
     size = len(chunk)
-    if announced:
+    if announced is not None:
         pieces = [chunk]
         while more and size <= limit:
             chunk, more = await _next_piece(receive)
@@ -68,6 +64,33 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             raise _too_large(limit)
         file.seek(0)
         return file.read()
+
+
+async def read_body_into(
+    scope: Scope, receive: Receive, limit: int, memory: Callable[[int], memoryview]
+) -> bytes | memoryview:
+    """The same, a large one in the `memory` for so many bytes, where the server can read into it."""
+    size = _announced_size(scope, limit)
+    put_into = scope.get("extensions", {}).get(BODY_INTO)
+    if size is None or size < LARGE or put_into is None or not put_into(memory(size)):
+        return await read_body(scope, receive, limit)
+    body, _ = await _next_piece(receive)
+    return body
+
+
+def _announced_size(scope: Scope, limit: int) -> int | None:
+    size = None
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            size = int(value) if value.isdigit() else None
+        elif name == b"content-encoding" and value.strip().lower() not in (b"identity", b""):
+            encoding = value.decode("latin-1").strip().lower()[:40]
+            raise UnsupportedEncoding(
+                f"Content-Encoding {encoding!r} is not supported; send the body as it is"
+            )
+    if size is not None and size > limit:
+        raise _too_large(limit)
+    return size
 
 
 async def _next_piece(receive: Receive) -> tuple[bytes, bool]:

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from adapter import __version__
 from adapter.contracts import v2_control, v2_memory
 from adapter.contracts.answers import json_response, version_headers
-from adapter.contracts.body import LARGE, read_body
+from adapter.contracts.body import LARGE, read_body, read_body_into
 from adapter.contracts.models import name_model, tensor_body
 from adapter.contracts.scopes import needs
 from adapter.contracts.v2_request import HEADER_LENGTH, decode_request, header_length
@@ -48,9 +48,14 @@ class Infer:
         place = scope["path_params"]
         metadata = await self._dataplane.metadata(**place)
         name_model(scope, metadata)
-        body = await read_body(scope, receive, self._settings.max_body_bytes)
+        given, limit = Headers(scope=scope).get(HEADER_LENGTH), self._settings.max_body_bytes
+        body: bytes | memoryview
+        if given is None:
+            body = await read_body(scope, receive, limit)
+        else:
+            body = await read_body_into(scope, receive, limit, self._dataplane.memory)
         stages = self._metrics.stage_seconds
-        length = header_length(Headers(scope=scope).get(HEADER_LENGTH), len(body))
+        length = header_length(given, len(body))
         version = place.get("version", "")
         regions = self._settings.v2_shared_memory and "admin" in scope["state"]["client"].scopes
         with Stage("decode", stages.labels("decode", metadata.name)):
@@ -152,9 +157,9 @@ async def _send(send: Send, document: bytes, tail: Any, more: Mapping[str, str])
     if size < _SHORT:
         await send({"type": "http.response.body", "body": b"".join((document, *tail))})
         return
-    for part in (document, *tail):
-        await send({"type": "http.response.body", "body": part, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+    parts = document, *tail
+    for i, part in enumerate(parts, 1):
+        await send({"type": "http.response.body", "body": part, "more_body": i < len(parts)})
 
 
 def router(dataplane: DataPlane, metrics: Metrics, settings: Settings) -> APIRouter:

@@ -52,7 +52,7 @@ def header_length(value: str | None, size: int) -> int:
 
 
 def decode_request(
-    metadata: ModelMetadata, version: str, body: bytes, length: int, *, regions: bool = False
+    metadata: ModelMetadata, version: str, body: bytes | memoryview, length: int, *, regions: bool = False
 ) -> tuple[InferRequest, OutputForms]:
     """A body whose first `length` bytes are JSON → the request for `version`, and how its answer is to look.
 
@@ -61,7 +61,7 @@ def decode_request(
     if not length and body:
         tensor = decode_raw_input(metadata, memoryview(body))
         return InferRequest(metadata.name, version, (tensor,)), OutputForms("binary")
-    document = parse_json(body if length == len(body) else body[:length])
+    document = parse_json(bytes(body[:length]))
     if type(document) is not dict:
         raise InvalidInput(f"the body must be a JSON object, got {describe(document)}")
     request_id = document.get("id", "")

@@ -49,6 +49,10 @@ class DataPlane:
         """Every model of the repository, loaded or not. Raises EngineUnavailable."""
         return await self._engine.repository_index()
 
+    def memory(self, size: int) -> memoryview:
+        """See `Engine.memory`."""
+        return self._engine.memory(size)
+
     async def load(self, name: str) -> None:
         """Load a model of the repository. Raises ModelNotFound, InvalidInput, Unavailable."""
         _check_name(name)

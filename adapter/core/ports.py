@@ -37,6 +37,9 @@ class Engine(Protocol):
         `DeadlineExceeded` after `timeout_s`, and what `metadata` raises.
         """
 
+    def memory(self, size: int) -> memoryview:
+        """So many bytes, for tensors: the engine may take them from there with less ado than from others."""
+
     async def config(self, name: str, version: str = "") -> Mapping[str, Any]:
         """A version's configuration as JSON, auto-completed parts included. Raises as `metadata` does."""
 

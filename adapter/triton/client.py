@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Any
 
 import grpc
+import numpy as np
 
 from adapter.core import tracing
 from adapter.core.metrics import Metrics
@@ -76,6 +77,11 @@ class TritonEngine:
         # Its tensors may be large: whoever sends them lets go of them then.
         del request
         return await call
+
+    def memory(self, size: int) -> memoryview:
+        """See `Engine.memory`: that which a Triton on this machine has mapped too, if there is any."""
+        view = None if isinstance(self._transport, Balancer) else self._transport.memory_for(size)
+        return np.empty(size, np.uint8).data if view is None else view
 
     def _limits(self, request: InferRequest) -> Limits | None:
         """Within which limits the request may be joined with others; None when it must go alone."""

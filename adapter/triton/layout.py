@@ -15,17 +15,21 @@ from adapter.core.types import (
     Tensor,
     TensorMetadata,
 )
+from adapter.triton.segments import place_of
 
 _ALIGNED = 64
+_MOST_SEEN = 64
+
+Shapes = tuple[tuple[int, ...], ...]
 
 
 class Layout(NamedTuple):
-    """A request with large tensors, and a region of `size` bytes for them."""
+    """A request with large tensors, and a region of `size` bytes for those that lie in none yet."""
 
     request: InferRequest
     size: int
-    inputs: tuple[int | None, ...]
-    """Where each input begins; None where it is small."""
+    inputs: tuple[int | Region | None, ...]
+    """Where each input begins in the region, or lies already; None where it is small."""
     outputs: Mapping[str, tuple[int, int]]
     """Where each large output begins, and its size."""
 
@@ -33,7 +37,7 @@ class Layout(NamedTuple):
         """The same, its large inputs copied into a region, which `view` shows all of."""
         inputs = list(self.request.inputs)
         for i, (tensor, start) in enumerate(zip(self.request.inputs, self.inputs, strict=True)):
-            if start is not None:
+            if isinstance(start, int):
                 place = view[start : start + len(tensor.data)]
                 place[:] = memoryview(tensor.data).cast("B")
                 inputs[i] = tensor._replace(data=place)
@@ -42,9 +46,7 @@ class Layout(NamedTuple):
     def placed(self, name: str) -> InferRequest:
         """The request as Triton is to be asked, with the large tensors in the region of that name."""
         inputs = tuple(
-            tensor
-            if start is None
-            else tensor._replace(data=b"", region=Region(name, len(tensor.data), start))
+            _placed_input(tensor, name, start)
             for tensor, start in zip(self.request.inputs, self.inputs, strict=True)
         )
         outputs = tuple(self._placed_output(output, name) for output in self.request.outputs)
@@ -73,12 +75,21 @@ class Layout(NamedTuple):
         return tensor._replace(data=view[start : start + size])
 
 
+def _placed_input(tensor: Tensor, name: str, start: int | Region | None) -> Tensor:
+    if start is None:
+        return tensor
+    region = start if isinstance(start, Region) else Region(name, len(tensor.data), start)
+    return tensor._replace(data=b"", region=region)
+
+
 class _Sizes(NamedTuple):
     """How many bytes a row of each output has, where that is known beforehand, and the most."""
 
     known: ModelMetadata
     outputs: Mapping[str, int]
     largest: int
+    seen: dict[Shapes, dict[str, int]] | None
+    """The bytes of outputs of unknown size when the inputs had these shapes; None is not believed."""
 
 
 class Planner:
@@ -105,7 +116,29 @@ class Planner:
     def surprised_by(self, request: InferRequest) -> None:
         """The model answers more than it declares: its outputs go as bytes, until it declares others."""
         key = request.model_name, request.model_version
-        self._sizes[key] = self._sizes[key]._replace(outputs={}, largest=0)
+        self._sizes[key] = self._sizes[key]._replace(outputs={}, largest=0, seen=None)
+
+    def saw(self, layout: Layout, response: InferResponse) -> None:
+        """What was answered: large outputs of unknown size are expected as large the next time.
+
+        That is, when the model gets inputs of the same shapes.
+        """
+        request = layout.request
+        sizes = self._sizes.get((request.model_name, request.model_version))
+        if sizes is None or sizes.seen is None:
+            return
+        large = {
+            output.name: len(output.data)
+            for output in response.outputs
+            if len(output.data) >= self._least
+            and output.datatype != "BYTES"
+            and sizes.outputs.get(output.name) == 0
+            and output.name not in layout.outputs
+        }
+        if large:
+            if len(sizes.seen) >= _MOST_SEEN:
+                sizes.seen.clear()
+            sizes.seen[_shapes(request)] = large
 
     def _sizes_of(self, request: InferRequest, known: ModelMetadata) -> _Sizes:
         key = request.model_name, request.model_version
@@ -117,17 +150,21 @@ class Planner:
             held = held._replace(known=known)
         else:
             outputs = {tensor.name: _row_bytes(tensor, known) for tensor in known.outputs}
-            held = _Sizes(known, outputs, max(outputs.values(), default=0))
+            held = _Sizes(known, outputs, max(outputs.values(), default=0), {})
         self._sizes[key] = held
         return held
 
     def _lay_out(self, request: InferRequest, sizes: _Sizes | None, rows: int) -> Layout | None:
         end = 0
-        inputs: list[int | None] = []
+        inputs: list[int | Region | None] = []
         for tensor in request.inputs:
-            large = tensor.region is None and len(tensor.data) >= self._least
-            inputs.append(end if large else None)
-            if large:
+            if tensor.region is not None or len(tensor.data) < self._least:
+                inputs.append(None)
+            elif place := place_of(tensor.data):
+                segment, start = place
+                inputs.append(Region(segment.name, len(tensor.data), start))
+            else:
+                inputs.append(end)
                 end += _aligned(len(tensor.data))
         outputs: dict[str, tuple[int, int]] = {}
         # A request that does not fit is sent once more, which a sequence must not be.
@@ -135,14 +172,19 @@ class Planner:
             # None named means all.
             every = tuple(RequestedOutput(tensor.name) for tensor in sizes.known.outputs)
             wanted = request.outputs or every
+            seen = sizes.seen.get(_shapes(request), {}) if sizes.seen else {}
             for output in wanted:
-                size = rows * sizes.outputs.get(output.name, 0)
+                size = rows * sizes.outputs.get(output.name, 0) or seen.get(output.name, 0)
                 if size >= self._least and not output.parameters:
                     outputs[output.name] = end, size
                     end += _aligned(size)
             if outputs:
                 request = request._replace(outputs=wanted)
-        return Layout(request, end, tuple(inputs), outputs) if end else None
+        return Layout(request, end, tuple(inputs), outputs) if end or any(inputs) else None
+
+
+def _shapes(request: InferRequest) -> Shapes:
+    return tuple(tensor.shape for tensor in request.inputs)
 
 
 def _row_bytes(tensor: TensorMetadata, known: ModelMetadata) -> int:

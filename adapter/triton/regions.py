@@ -6,6 +6,7 @@ given up, and forgotten by Triton when that is done with it.
 """
 
 import asyncio
+import mmap
 import time
 from collections import OrderedDict, deque
 from collections.abc import Coroutine
@@ -40,7 +41,7 @@ class Regions:
         self._most_bytes = most_bytes
         self._in_use = in_use
         self._bytes = 0
-        self._known: set[Segment] = set()
+        self._known: dict[str, Segment] = {}
         """Those that are not given up."""
         self._registered: set[str] = set()
         """The names that Triton has not forgotten yet."""
@@ -59,27 +60,32 @@ class Regions:
         if not self._accepted:
             self._work(self._begin())
 
-    def take(self, size: int) -> tuple[Segment, memoryview] | None:
+    def take(self, size: int) -> tuple[str, memoryview] | None:
         """A region of at least so many bytes, and a view of it, while which is in use the region is lent."""
         while self._returned:
             segment = self._returned.popleft()
-            if segment in self._known:
+            if self.has(segment.name):
                 self._free.setdefault(segment.size, []).append(segment)
-        size = 1 << (size - 1).bit_length()
+        # Four sizes between a power of two and the next: a body is a little longer than its tensors.
+        step = max(1 << size.bit_length() >> 3, mmap.PAGESIZE)
+        size = -(-size // step) * step
         free = self._free.get(size)
         if free is not None:
             self._free.move_to_end(size)
         if free:
             segment = free.pop()
-            return segment, segment.lend(self._returned.append)
+            return segment.name, segment.lend(self._returned.append)
         if self._accepted and size <= self._most_bytes:
             self._work(self._make(size))
         return None
 
-    def give_up(self, segment: Segment) -> None:
-        """Never lend it again."""
-        if segment in self._known and not self._closed:
-            self._known.remove(segment)
+    def has(self, name: str) -> bool:
+        """Whether Triton may be asked to use the region."""
+        return name in self._known
+
+    def give_up(self, name: str) -> None:
+        """Never lend the region again."""
+        if not self._closed and (segment := self._known.pop(name, None)):
             self._start(self._end(segment))
 
     def forget(self) -> None:
@@ -88,8 +94,8 @@ class Regions:
             return
         self._accepted, self._not_before = False, 0.0
         self._free.clear()
-        for segment in list(self._known):
-            self.give_up(segment)
+        for name in list(self._known):
+            self.give_up(name)
         self.open()
 
     def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -141,20 +147,20 @@ class Regions:
             segment = self._least_used()
             if segment is None:
                 return
-            self._known.remove(segment)
+            del self._known[segment.name]
             await self._end(segment)
         segment = await asyncio.to_thread(Segment, size)
         self._count(size)
-        self._known.add(segment)
+        self._known[segment.name] = segment
         self._registered.add(segment.name)
         place = {"key": f"/{segment.name}", "offset": 0, "byte_size": size}
         try:
             await self._transport.memory("system", "Register", name=segment.name, **place)
         except EngineUnavailable:
-            self.give_up(segment)
+            self.give_up(segment.name)
             raise
         except AdapterError as error:
-            self.give_up(segment)
+            self.give_up(segment.name)
             raise NotSupported("Triton cannot open what lies in this /dev/shm") from error
         self._tell("")
         self._returned.append(segment)
@@ -190,7 +196,7 @@ class Regions:
             await asyncio.wait([self._working], timeout=_CLOSE_WITHIN_S)
         for task in self._tasks:
             task.cancel()
-        for segment in self._known:
+        for segment in self._known.values():
             segment.unlink()
         # A request that was answered this moment may not have let go of its region yet.
         calls = [self._unregister(name, _CLOSE_AGAIN_S) for name in self._registered]

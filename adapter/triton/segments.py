@@ -50,9 +50,29 @@ class Segment:
     def lend(self, returned: Callable[["Segment"], object]) -> memoryview:
         """All of it; `returned` is called, in any thread, once neither this view nor a part of it is left."""
         # A memoryview keeps the array that it looks into, and an array can be watched.
-        array = np.frombuffer(self._mapping, np.uint8)
+        array = np.frombuffer(self._mapping, np.uint8).view(_Lent)
+        array.segment = self
         finalize(array, returned, self).atexit = False
         return array.data
+
+
+class _Lent(np.ndarray[tuple[int], np.dtype[np.uint8]]):
+    """The bytes of a segment."""
+
+    segment: Segment
+
+
+def place_of(data: bytes | memoryview) -> tuple[Segment, int] | None:
+    """The segment that a view or a part of it was lent of, and where in that it begins."""
+    array = data.obj if type(data) is memoryview else None
+    if not isinstance(array, _Lent):
+        return None
+    return array.segment, _address(np.frombuffer(data, np.uint8)) - _address(array)
+
+
+def _address(array: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 @cache

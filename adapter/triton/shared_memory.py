@@ -9,7 +9,7 @@ from tritonclient.grpc import service_pb2 as pb
 from adapter.core.errors import AdapterError
 from adapter.core.metrics import Metrics
 from adapter.core.trace_context import TraceContext
-from adapter.core.types import InferResponse
+from adapter.core.types import InferResponse, Region
 from adapter.core.wire import request_parts
 from adapter.triton.layout import Layout, Planner
 from adapter.triton.regions import Regions
@@ -53,6 +53,11 @@ class LocalTransport(GrpcTransport):
         self._regions.open()
         return index
 
+    def memory_for(self, size: int) -> memoryview | None:
+        """See `GrpcTransport.memory_for`."""
+        taken = self._regions.take(size)
+        return taken[1][:size] if taken else None
+
     async def infer_large(
         self, layout: Layout, timeout_s: float, trace: TraceContext | None = None
     ) -> InferResponse:
@@ -61,24 +66,28 @@ class LocalTransport(GrpcTransport):
         The outputs are views of a region, which is lent as long as one of them is in use. What Triton refuses
         for its region goes once more, as bytes.
         """
-        taken = self._regions.take(layout.size)
-        if taken is None:
+        taken = self._regions.take(layout.size) if layout.size else ("", memoryview(b""))
+        used = [region.name for region in layout.inputs if isinstance(region, Region)]
+        if taken is None or not all(map(self._regions.has, used)):
             return await super().infer_large(layout, timeout_s, trace)
-        segment, view = taken
+        name, view = taken
+        used.append(name)
         deadline = time.monotonic() + timeout_s
         # Whoever holds the tensors themselves may let go of them now.
         layout = layout.filled(view)
         try:
-            parts = request_parts(layout.placed(segment.name))
-            answer = await self.infer(parts, timeout_s, trace)
+            parts = request_parts(layout.placed(name))
+            response = read_answer(await self.infer(parts, timeout_s, trace))
             self._calls.inc()
-            return layout.read(read_answer(answer), view)
+            self._planner.saw(layout, response)
+            return layout.read(response, view)
         except BaseException as error:
-            # Triton may be at it still, and write into the region at any time.
-            self._regions.give_up(segment)
+            # Triton may be at it still, and use the regions at any time.
+            for each in used:
+                self._regions.give_up(each)
             if not isinstance(error, AdapterError):
                 raise
-            if segment.name in error.message:
+            if any(each and each in error.message for each in used):
                 # Triton was started anew, and has not run it.
                 self._regions.forget()
             elif _TOO_SMALL in error.message:

@@ -120,6 +120,10 @@ class GrpcTransport:
             answer = await call
             return answer
 
+    def memory_for(self, size: int) -> memoryview | None:
+        """So many bytes from which large tensors need not be copied to be sent; None where there are none."""
+        return None
+
     async def infer_large(
         self, layout: Layout, timeout_s: float, trace: TraceContext | None = None
     ) -> InferResponse:

@@ -14,6 +14,7 @@ from adapter.core.metrics import Metrics
 from adapter.core.types import InferRequest, Tensor
 from adapter.settings import Settings
 from adapter.triton.client import TritonEngine
+from adapter.triton.segments import place_of
 from tests.integration.services import Service
 from tests.models.generate import write_block_model
 
@@ -26,9 +27,9 @@ REGION = 2 * BYTES
 def write_models(folder: Path) -> Path:
     write_block_model(folder / "block", ELEMENTS)
     write_block_model(folder / "slow", ELEMENTS)
-    write_block_model(
-        folder / "longer", ELEMENTS, 'parameters { key: "longer" value: { string_value: "1" } }\n'
-    )
+    for name, elements in (("longer", ELEMENTS), ("repeated", -1)):
+        more = f'parameters {{ key: "{name}" value: {{ string_value: "1" }} }}\n'
+        write_block_model(folder / name, elements, more)
     return folder
 
 
@@ -56,8 +57,12 @@ class Asker:
         """The block that came back, as the engine gives it."""
         block = np.full(ELEMENTS, value, np.float32)
         block[0] = seconds
+        return await self.send(block.tobytes(), model, timeout_s)
+
+    async def send(self, data: bytes | memoryview, model: str = "block", timeout_s: float = 20) -> Any:
+        """The same for a block's bytes."""
         await self.engine.metadata(model)
-        tensor = Tensor("block", "FP32", (ELEMENTS,), block.tobytes())
+        tensor = Tensor("block", "FP32", (ELEMENTS,), data)
         answer = await self.engine.infer(InferRequest(model, "", (tensor,)), timeout_s)
         assert answer.outputs[0].name == "echo"
         return answer.outputs[0].data
@@ -65,6 +70,17 @@ class Asker:
     async def echoes(self, value: float, **options: Any) -> None:
         """It comes back as it went."""
         check(await self.ask(value, **options), value)
+
+    async def laid(self, value: float) -> memoryview:
+        """A block of equal values in a region, with something before it."""
+        await self.engine.metadata("block")
+        async with asyncio.timeout(20):
+            # Made in the background.
+            while place_of(memory := self.engine.memory(BYTES + 100)) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        np.frombuffer(memory[100:], np.float32)[:] = value
+        memory[100:104] = bytes(4)
+        return memory[100:]
 
     @property
     def shared(self) -> float:

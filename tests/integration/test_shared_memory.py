@@ -10,6 +10,7 @@ import pytest
 from adapter.core.errors import DeadlineExceeded, InvalidInput
 from adapter.core.types import InferRequest, Tensor
 from adapter.triton import segments
+from adapter.triton.segments import place_of
 from tests.integration.blocks import (
     BYTES,
     ELEMENTS,
@@ -144,6 +145,40 @@ def test_a_model_that_answers_more_than_it_declares(triton: Service) -> None:
     run(triton.address, scenario)
 
 
+def test_an_output_of_unknown_size_is_expected_as_large_as_the_last_one(triton: Service) -> None:
+    async def scenario(asker: Asker) -> None:
+        async with asyncio.timeout(20):
+            while place_of(data := await asker.ask(1, model="repeated")) is None:
+                check(data, 1)
+        check(data, 1)
+        del data
+        # Larger than expected: it comes as bytes, and from then on all of them do.
+        block = np.frombuffer(await asker.ask(3, model="repeated"), np.float32)
+        assert block.size == 3 * ELEMENTS
+        before = asker.shared
+        async with asyncio.timeout(20):
+            while asker.shared < before + 3:
+                data = await asker.ask(1, model="repeated")
+                assert place_of(data) is None
+                check(data, 1)
+
+    run(triton.address, scenario)
+
+
+def test_what_was_laid_into_a_region_is_not_copied_into_another(triton: Service) -> None:
+    async def scenario(asker: Asker) -> None:
+        async with asyncio.timeout(20):
+            while (value := asker.shared) < 5:
+                check(await asker.send(await asker.laid(value)), value)
+        # One for the input with what is before it, and one for the output.
+        assert asker.held == BYTES * 5 / 4 + BYTES
+        kept = [await asker.laid(value) for value in range(4)]
+        for value, data in enumerate(kept):
+            check(await asker.send(data), value)
+
+    run(triton.address, scenario)
+
+
 def test_a_request_that_fails_says_what_it_says_without(triton: Service) -> None:
     async def failure(asker: Asker) -> str:
         request = InferRequest("block", "", (Tensor("block", "FP32", (2, ELEMENTS), bytes(2 * BYTES)),))
@@ -190,10 +225,13 @@ def test_a_triton_that_is_started_anew(tmp_path: Path) -> None:
             await asker.until_shared()
             old = registered(own)
             assert old
+            laid = await asker.laid(8)
             await asyncio.to_thread(own.restart)
             assert registered(own) == set()
             # Asked at once, with regions that this Triton does not know.
             await asker.echoes(7)
+            check(await asker.send(laid), 8)
+            del laid
             await asker.until_shared()
             assert registered(own).isdisjoint(old)
 

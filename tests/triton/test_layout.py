@@ -15,7 +15,8 @@ from adapter.core.types import (
     Tensor,
     TensorMetadata,
 )
-from adapter.triton.layout import Planner
+from adapter.triton.layout import Layout, Planner
+from adapter.triton.segments import Segment
 
 LEAST = 1024
 
@@ -101,6 +102,65 @@ def test_an_input_in_a_region_of_the_clients_stays_there() -> None:
     assert layout is not None
     assert layout.inputs == (None, 0)
     assert layout.placed("r").inputs[0] == theirs
+
+
+def test_an_input_that_lies_in_a_region_already_is_asked_for_there() -> None:
+    segment = Segment(8192)
+    view = segment.lend(lambda _: None)
+    there = Tensor("there", "UINT8", (2000,), view[100:2100])
+    layout = Planner(LEAST).layout(request(there, SMALL, LARGE), None, 0)
+    assert layout is not None
+    assert layout.size == 2048
+    placed = layout.filled(memoryview(bytearray(2048))).placed("r")
+    assert [tensor.region for tensor in placed.inputs] == [
+        Region(segment.name, 2000, 100),
+        None,
+        Region("r", 2048, 0),
+    ]
+    assert [tensor.data for tensor in placed.inputs] == [b"", SMALL.data, b""]
+    alone = Planner(LEAST).layout(request(there), None, 0)
+    assert alone is not None
+    assert alone.size == 0
+
+
+def answered(layout: Layout, *outputs: Tensor) -> InferResponse:
+    """What Triton says, which leaves out what it wrote into a region."""
+    outputs = tuple(each._replace(data=b"") if each.name in layout.outputs else each for each in outputs)
+    return InferResponse("m", "1", outputs)
+
+
+def test_outputs_of_unknown_size_are_expected_as_large_as_they_were_for_inputs_of_the_same_shape() -> None:
+    planner, asked = Planner(LEAST), request(block("x", 2048, rows=2))
+    text = Tensor("text", "BYTES", (1,), bytes(9000))
+    for size in (3000, 2000):
+        first = planner.layout(asked, KNOWN, 2)
+        assert first is not None
+        assert "any" not in first.outputs
+        any_ = Tensor("any", "FP32", (2, size // 8), bytes(size))
+        planner.saw(first, answered(first, any_, text))
+        for _ in range(3):
+            layout = planner.layout(asked, KNOWN, 2)
+            assert layout is not None
+            assert layout.outputs == {"any": (2048, size)}
+            planner.saw(layout, answered(layout, any_, text))
+        asked = request(block("x", 2048, rows=4))
+    planner.surprised_by(asked)
+    layout = planner.layout(asked, KNOWN, 4)
+    assert layout is not None
+    assert layout.outputs == {}
+    planner.saw(layout, answered(layout, any_))
+    assert planner.layout(asked, KNOWN, 4) == layout
+
+
+def test_what_is_remembered_of_answers_is_bounded() -> None:
+    planner = Planner(LEAST)
+    requests = [request(Tensor("x", "UINT8", (1, 1024 + n), bytes(1024 + n))) for n in range(300)]
+    for asked in requests:
+        layout = planner.layout(asked, KNOWN, 1)
+        assert layout is not None
+        planner.saw(layout, answered(layout, Tensor("any", "FP32", (1, 500), bytes(2000))))
+    layouts = [planner.layout(asked, KNOWN, 1) for asked in requests]
+    assert 1 <= sum(layout is not None and "any" in layout.outputs for layout in layouts) <= 64
 
 
 def test_a_model_that_answered_more_than_it_declares_is_not_believed_until_it_declares_other_outputs() -> (
