@@ -1,5 +1,7 @@
 """The door that every request comes through: who is calling, may they, and how often."""
 
+from collections.abc import Iterable
+
 import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -136,7 +138,7 @@ class Gateway:
         raise PermissionDenied(f"this needs the scope {needed!r}", needed)
 
 
-def _credential(headers: RawHeaders) -> str:
+def _credential(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The `X-API-Key` header, or the token of `Authorization: Bearer` (RFC 6750); "" without either."""
     bearer = ""
     for name, value in headers:

@@ -1,6 +1,7 @@
 """What is kept of a request: its id, its place in a trace, its metrics, and its line in the log."""
 
 import re
+from collections.abc import Iterable
 from http import HTTPStatus
 from random import getrandbits, random
 from time import perf_counter
@@ -141,7 +142,7 @@ def _tell(scope: Scope, status: int, **more: Any) -> None:
     level("request", **line, code=int(status), **more)
 
 
-def _given(headers: list[tuple[bytes, bytes]]) -> tuple[str, TraceContext | None]:
+def _given(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, TraceContext | None]:
     """The request's id, and the trace that its client is in."""
     found: dict[bytes, list[str]] = {}
     for name, value in headers:

@@ -13,8 +13,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 Labels = Mapping[str, Sequence[str]]
 """A family's labels, each with the values that it may have; none where they are not known beforehand."""
-Row = tuple[Sequence[str], Any]
-"""The values of a series' labels, and what JSON holds of the series."""
+Row = Sequence[Any]
+"""Two: the values of a series' labels, and what JSON holds of the series."""
 
 
 class Value:
@@ -23,7 +23,7 @@ class Value:
     __slots__ = ("value",)
 
     def __init__(self) -> None:
-        self.value: float = 0
+        self.value = 0.0
 
     def inc(self, amount: float = 1) -> None:
         """Add to it."""
@@ -46,7 +46,7 @@ class Distribution:
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds
         self.counts = [0] * (len(bounds) + 1)
-        self.sum: float = 0
+        self.sum = 0.0
         self.exemplars: dict[int, tuple[str, float, float]] = {}
         """Bucket → trace id, value and time (epoch seconds) of the last observation that had a trace."""
 

@@ -23,7 +23,7 @@ import pytest
 from adapter import __version__
 from adapter.standalone.network import hold_port, port_of
 from tests.integration.certificates import Files
-from tests.shipping.files import ADAPTER, BIN, DOCKER, ROOT, TRITON
+from tests.shipping.files import ADAPTER, BIN, DOCKER, ROOT, TRITON, tool
 
 NOBODY = 65534
 
@@ -80,6 +80,7 @@ class Container:
 @pytest.fixture(scope="module")
 def container() -> Iterator[Container]:
     """What the first stage's steps make of the files that it copies, in an empty environment."""
+    tool("gcc", "gcc")
     # pytest's own folders are shut to others.
     with tempfile.TemporaryDirectory() as name, hold_port() as ops:
         folder = Path(name)
@@ -106,7 +107,8 @@ def build(source: Path, home: Path) -> None:
                 copy(ROOT / file, source / (target if target != "./" else file))
         elif step.instruction == "RUN":
             words = shlex.split(step.text.replace("/opt/adapter", str(home)))
-            subprocess.run(with_uv(words), cwd=source, check=True, timeout=300)
+            environment = dict(word.split("=", 1) for word in words if word.startswith("HATCH_"))
+            subprocess.run(with_uv(words), cwd=source, env=os.environ | environment, check=True, timeout=300)
 
 
 def copy(file: Path, target: Path) -> None:
@@ -119,7 +121,7 @@ def copy(file: Path, target: Path) -> None:
 
 def with_uv(words: list[str]) -> list[str]:
     """The same step by uv in the place of venv and pip, which take a minute."""
-    words = [word for word in words if not word.startswith("--mount")]
+    words = [word for word in words if not word.startswith(("--mount", "HATCH_"))]
     if words[:3] == ["python", "-m", "venv"]:
         return [str(BIN / "uv"), "venv", "--quiet", "--python", interpreter(), *words[3:]]
     pip, install, option, *rest = words
