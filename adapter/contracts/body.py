@@ -40,6 +40,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     Raises UnsupportedEncoding for a Content-Encoding, and ClientDisconnect when the client hung up.
     """
     announced = _announced_size(scope, limit)
+    chunk: bytes
     chunk, more = await _next_piece(receive)
     if not more and len(chunk) <= limit:
         return chunk
@@ -74,6 +75,7 @@ async def read_body_into(
     put_into = scope.get("extensions", {}).get(BODY_INTO)
     if size is None or size < LARGE or put_into is None or not put_into(memory(size)):
         return await read_body(scope, receive, limit)
+    body: bytes | memoryview
     body, _ = await _next_piece(receive)
     return body
 
@@ -93,8 +95,8 @@ def _announced_size(scope: Scope, limit: int) -> int | None:
     return size
 
 
-async def _next_piece(receive: Receive) -> tuple[bytes, bool]:
-    """A piece of the body, and whether more will come."""
+async def _next_piece(receive: Receive) -> tuple[Any, bool]:
+    """A piece of the body, bytes or a view of where they were to lie, and whether more will come."""
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientDisconnect
