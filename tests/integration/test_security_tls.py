@@ -170,7 +170,7 @@ def test_more_handshakes_than_allowed_connections_are_hung_up_on(files: Files, t
                 assert connection.recv(1) == b""
         assert select.select(half_open[:50], [], [], 0)[0] == []
         told = httpx.get(f"{api.ops_url}/metrics").text
-        assert 'adapter_refusals_total{reason="too_many_connections"} 30\n' in told
+        assert 'adapter_refusals_total{reason="too_many_connections"} 30.0\n' in told
         for connection in half_open:
             connection.close()
         with httpx.Client(verify=files.trust(), headers=make_key(tmp_path, "alice")) as client:
