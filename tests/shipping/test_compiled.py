@@ -17,8 +17,8 @@ pytestmark = pytest.mark.timeout(600)
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
 HOOK = CONFIG["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["mypyc"]
 MODULES = [file.strip("/").removesuffix(".py").replace("/", ".") for file in HOOK["include"]]
-TESTED = ["contracts", "core", "integration/test_main_job.py", "integration/test_v2_limits.py", "security"]
-TESTED += ["test_logs.py", "triton"]
+TESTED = ["contracts", "core", "integration/test_v2_limits.py", "security/test_gateway.py", "test_logs.py"]
+TESTED += ["triton/test_batcher.py"]
 
 
 @pytest.fixture(scope="module")
