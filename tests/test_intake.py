@@ -9,15 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvloop
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from adapter.contracts.body import LARGE, read_body_into
-from adapter.listener import QuietServer, config
 from adapter.settings import Settings
-from adapter.sockets import listen
 from tests.integration.serving import wait_for
+from tests.quiet import quiet_server
 
 BODY = np.random.default_rng(0).bytes(3 * LARGE + 1)
 
@@ -58,16 +56,10 @@ class Application:
 @contextmanager
 def serving(application: Application) -> Iterator[Callable[[], socket.socket]]:
     """A server of it, to which the function that it yields connects."""
-    served = QuietServer(config(application, Settings(), None, lambda _: None))
-    with ExitStack() as stack:
-        listening = stack.enter_context(listen("127.0.0.1", 0, ""))
-        thread = Thread(target=lambda: uvloop.run(served.serve(sockets=[listening])))
-        thread.start()
-        stack.callback(thread.join)
-        stack.callback(lambda: setattr(served, "should_exit", True))
+    with quiet_server(application, Settings()) as (_, address), ExitStack() as stack:
 
         def connect() -> socket.socket:
-            return stack.enter_context(socket.create_connection(listening.getsockname(), timeout=20))
+            return stack.enter_context(socket.create_connection(address, timeout=20))
 
         yield connect
 

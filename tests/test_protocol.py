@@ -5,19 +5,16 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from threading import Thread
 
 import pytest
-import uvloop
 from starlette.types import Receive, Scope, Send
 
 from adapter import listener, protocol
-from adapter.listener import QuietServer, config
-from adapter.security.tls import server_tls
+from adapter.listener import QuietServer
 from adapter.settings import Settings
-from adapter.sockets import listen
 from tests.integration.certificates import Files
 from tests.integration.serving import wait_for
+from tests.quiet import quiet_server
 
 SIZE = 64 << 20
 
@@ -39,14 +36,8 @@ def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files | None:
 def asked(files: Files | None, header: str) -> Iterator[tuple[QuietServer, socket.socket]]:
     """A server, and a client that has sent its request."""
     settings = Settings(tls_cert_file=files.certificate, tls_key_file=files.key) if files else Settings()
-    served = QuietServer(config(large, settings, server_tls(settings), lambda _: None))
-    with ExitStack() as stack:
-        listening = stack.enter_context(listen("127.0.0.1", 0, ""))
-        serving = Thread(target=lambda: uvloop.run(served.serve(sockets=[listening])))
-        serving.start()
-        stack.callback(serving.join)
-        stack.callback(lambda: setattr(served, "should_exit", True))
-        client = stack.enter_context(socket.create_connection(listening.getsockname(), timeout=20))
+    with quiet_server(large, settings) as (served, address), ExitStack() as stack:
+        client = stack.enter_context(socket.create_connection(address, timeout=20))
         if files:
             client = stack.enter_context(files.trust().wrap_socket(client, server_hostname="localhost"))
         client.sendall(f"GET / HTTP/1.1\r\nHost: x\r\nConnection: {header}\r\n\r\n".encode())

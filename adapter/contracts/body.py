@@ -39,7 +39,10 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
 
     Raises UnsupportedEncoding for a Content-Encoding, and ClientDisconnect when the client hung up.
     """
-    announced = _announced_size(scope, limit)
+    return await _read(receive, _announced_size(scope, limit), limit)
+
+
+async def _read(receive: Receive, announced: int | None, limit: int) -> bytes:
     chunk: bytes
     chunk, more = await _next_piece(receive)
     if not more and len(chunk) <= limit:
@@ -74,7 +77,7 @@ async def read_body_into(
     size = _announced_size(scope, limit)
     put_into = scope.get("extensions", {}).get(BODY_INTO)
     if size is None or size < LARGE or put_into is None or not put_into(memory(size)):
-        return await read_body(scope, receive, limit)
+        return await _read(receive, size, limit)
     body: bytes | memoryview
     body, _ = await _next_piece(receive)
     return body

@@ -71,7 +71,8 @@ class LocalTransport(GrpcTransport):
         if taken is None or not all(map(self._regions.has, used)):
             return await super().infer_large(layout, timeout_s, trace)
         name, view = taken
-        used.append(name)
+        if name:
+            used.append(name)
         deadline = time.monotonic() + timeout_s
         # Whoever holds the tensors themselves may let go of them now.
         layout = layout.filled(view)
@@ -87,7 +88,7 @@ class LocalTransport(GrpcTransport):
                 self._regions.give_up(each)
             if not isinstance(error, AdapterError):
                 raise
-            if any(each and each in error.message for each in used):
+            if any(each in error.message for each in used):
                 # Triton was started anew, and has not run it.
                 self._regions.forget()
             elif _TOO_SMALL in error.message:
