@@ -26,11 +26,11 @@ def port_of(bound: socket.socket) -> int:
     return port
 
 
-def is_open(port: int) -> bool:
-    """Whether something accepts connections on this port of the loopback interface."""
+def is_open(port: int, host: str = LOOPBACK) -> bool:
+    """Whether something accepts connections on this port of `host`, an address of the loopback interface."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(0.2)
-        return probe.connect_ex((LOOPBACK, port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 def reachable(host: str) -> str:

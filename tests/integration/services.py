@@ -134,7 +134,7 @@ class Stage:
         command = triton.command(self._wheels, models, self._backends, ports, run, tls)
         command[command.index(f"--grpc-address={LOOPBACK}")] = f"--grpc-address={host}"
         env = triton.environment(self._wheels, self._python_bin, self.env)
-        up = _listens(ports.grpc) if tls else _answers(f"http://{LOOPBACK}:{ports.http}/v2/health/live")
+        up = _listens(ports.grpc, host) if tls else _answers(f"http://{LOOPBACK}:{ports.http}/v2/health/live")
         service = self.add(name, f"{host}:{ports.grpc}", command, up, env)
         service.after = lambda: reaper.remove_shared_memory(run)
         return service
@@ -190,8 +190,8 @@ def open_stage(folder: Path) -> Iterator[Stage]:
         yield stage
 
 
-def _listens(port: int) -> Callable[[], bool]:
-    return lambda: is_open(port)
+def _listens(port: int, host: str = LOOPBACK) -> Callable[[], bool]:
+    return lambda: is_open(port, host)
 
 
 def _answers(url: str) -> Callable[[], bool]:
