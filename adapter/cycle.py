@@ -4,7 +4,7 @@ uvicorn writes head and body apart: two system calls, which are most of a short 
 without a size, or in pieces or large and goes over TLS, is left to it.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from starlette.types import Message
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -33,7 +33,7 @@ class Cycle(RequestResponseCycle):
         self._unread = 0
         self._place: memoryview | None = None
 
-    _block: tuple[Headers, bytes] = ([], b"")
+    _block: ClassVar[tuple[Headers, bytes]] = ([], b"")
     """uvicorn's own headers, new every second, and what they look like on the wire."""
 
     def put_into(self, place: memoryview) -> memoryview:

@@ -5,6 +5,7 @@ import math
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from ssl import SSLContext
 from typing import Any
 
@@ -12,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvloop.loop import SSLProtocol  # type: ignore[attr-defined]
 
-from adapter.protocol import READ_WITHIN_S, HttpProtocol, limits
+from adapter.protocol import READ_WITHIN_S, HttpProtocol
 from adapter.security.browser import ALWAYS, OVER_TLS
 from adapter.security.tls import ServerTls
 from adapter.settings import Settings
@@ -45,7 +46,7 @@ def config(
 
     With `tls` it runs on uvloop alone.
     """
-    http: Any = limits(settings, refused)
+    http: Any = partial(HttpProtocol, settings, refused)
     if tls:
         http = _over_tls(http, tls, settings.header_timeout_s)
     return uvicorn.Config(
@@ -63,7 +64,7 @@ def config(
     )
 
 
-def _over_tls(http: type[HttpProtocol], tls: ServerTls, within_s: float) -> Callable[..., "_Tls"]:
+def _over_tls(http: Callable[..., HttpProtocol], tls: ServerTls, within_s: float) -> Callable[..., "_Tls"]:
     """Connections with the certificate and the CAs of their moment: uvicorn keeps those of its start."""
     every: set[_Tls] = set()
     return lambda **options: _Tls(http(**options), tls.context, within_s, every)

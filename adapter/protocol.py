@@ -14,7 +14,6 @@ from urllib.parse import unquote
 
 import httptools
 import structlog
-from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from adapter.contracts.body import BODY_INTO
@@ -39,16 +38,19 @@ READ_WITHIN_S = 60.0
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection. `limits` makes the class that uvicorn is given."""
+    """One connection within the settings' limits; `refused` is told the code of a refusal.
 
-    header_timeout_s: float
-    max_connections: int
-    cycle: Cycle
-    access_log_sample: float
-    refused: "staticmethod[[str], None]"
+    Everything else is what uvicorn makes a connection of.
+    """
 
-    def __init__(self, config: Config, *args: Any, **options: Any) -> None:
-        super().__init__(config, *args, **options)
+    cycle: Cycle | None  # type: ignore[assignment]
+
+    def __init__(self, settings: Settings, refused: Callable[[str], None], **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        self.max_connections = settings.max_connections
+        self.refused = refused
+        self._header_timeout_s = settings.header_timeout_s
+        self._access_log_sample = settings.access_log_sample
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
         self._in_headers = True
@@ -97,7 +99,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _begin(self) -> None:
         """Start the request that the headers describe, or queue it behind the one that is being answered."""
-        scope, version, url = self.scope, self.parser.get_http_version(), httptools.parse_url(self.url)
+        scope, version = self.scope, self.parser.get_http_version()
+        # Its annotations do not know that there may be no query.
+        url: Any = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
         scope["method"] = self.parser.get_method().decode("ascii")
         scope["http_version"] = version
@@ -105,7 +109,7 @@ class HttpProtocol(HttpToolsProtocol):
         scope["raw_path"] = url.path
         scope["query_string"] = url.query or b""
         last = self.cycle
-        self.cycle = Cycle(
+        cycle = self.cycle = Cycle(
             scope,
             self.transport,
             self.flow,
@@ -120,20 +124,22 @@ class HttpProtocol(HttpToolsProtocol):
         )
         scope["extensions"] = self._extensions
         if last is None or last.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
+            self._start_asgi_task(cycle, self.app)
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            self.pipeline.appendleft((cycle, self.app))
 
     def on_body(self, body: bytes) -> None:
-        if not self._refused and self.cycle.take(body) > MOST_UNREAD_BYTES:
+        cycle = self.cycle
+        if cycle is not None and not self._refused and cycle.take(body) > MOST_UNREAD_BYTES:
             self.flow.pause_reading()
 
     def _put_into(self, place: memoryview) -> bool:
         """Have the body of the request at hand lie there; returns False where another one came after it."""
-        if self.pipeline or self.transport.is_closing():
+        cycle = self.cycle
+        if cycle is None or self.pipeline or self.transport.is_closing():
             return False
-        rest = self.cycle.put_into(place)
+        rest = cycle.put_into(place)
         if rest:
             self.transport.set_protocol(Intake(self, rest, self._took))
         return True
@@ -173,7 +179,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _wait(self) -> None:
         self._since = self.loop.time()
         if self._in_headers:
-            self._timer = self.loop.call_later(self.header_timeout_s, self._too_slow)
+            self._timer = self.loop.call_later(self._header_timeout_s, self._too_slow)
         else:
             self._timer = self.loop.call_later(_LOOK_EVERY_S, self._look_at_body)
 
@@ -225,7 +231,7 @@ class HttpProtocol(HttpToolsProtocol):
             head = b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
             lines = [b"%b: %b\r\n" % header for header in headers]
             self.transport.write(b"".join([head, *lines, b"\r\n", bytes(answer.body)]))
-            if wanted(status, self.access_log_sample):
+            if wanted(status, self._access_log_sample):
                 address = self.client[0] if self.client else ""
                 _log.info("refused", request_id=request_id, address=address, code=status.value, reason=code)
         self.transport.close()
@@ -248,11 +254,3 @@ def _without_upgrade(data: bytes) -> bytes:
     if b"pgrade" not in head and b"PGRADE" not in head:
         return data
     return _UPGRADE.sub(rb"\1X-Upgrade", head) + data[len(head) :]
-
-
-def limits(settings: Settings, refused: Callable[[str], None]) -> type[HttpProtocol]:
-    """The class of a connection within the settings' limits; `refused` is told the code of a refusal."""
-    names = ("header_timeout_s", "max_connections", "access_log_sample")
-    values = {name: getattr(settings, name) for name in names}
-    values["refused"] = staticmethod(refused)
-    return type("LimitedHttpProtocol", (HttpProtocol,), values)

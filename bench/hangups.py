@@ -18,9 +18,9 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from adapter import listener
 from adapter.app import Services, create_app
 from adapter.core.types import OWN_REGIONS
-from adapter.protocol import limits
 from adapter.settings import Settings
 from adapter.sockets import BACKLOG, listen
 from adapter.standalone.state import run_prefix
@@ -54,10 +54,8 @@ async def adapter_here(
 ) -> AsyncIterator[tuple[str, uvicorn.Server, Services]]:
     """The adapter as `serve` runs it, but in this loop, where its tasks can be counted; gives its URL."""
     services = Services(settings)
-    http = limits(settings, services.metrics.refused)
     app = create_app(settings, services)
-    config = uvicorn.Config(app, http=http, ws="none", log_config=None, access_log=False)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(listener.config(app, settings, None, services.metrics.refused))
     with listen(_HOST, 0, "") as listening:
         listening.listen(BACKLOG)
         serving = asyncio.create_task(server.serve(sockets=[listening]))

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
 from adapter.core.errors import (
@@ -96,25 +96,26 @@ class DataPlane:
             version = labels[label]
         return await self._engine.metadata(name, version)
 
-    async def infer(
+    def infer(
         self, metadata: ModelMetadata, request: InferRequest, timeout_s: float, *, whole: bool = False
-    ) -> InferResponse:
+    ) -> Coroutine[Any, Any, InferResponse]:
         """Run one request; more rows than the model's maximum go as several calls, joined again.
 
         A request that is to stay `whole` is left to the engine, which refuses too many rows. Raises what
-        `Engine.infer` raises; if one of several calls fails, the whole request does.
+        `Engine.infer` raises; if one of several calls fails, the whole request does. Who lets go of the
+        request before it awaits the answer does not keep its tensors alive.
         """
         most = 0 if whole else metadata.max_batch_size
+        if not most or not request.inputs or request.inputs[0].shape[0] <= most:
+            return self._run(metadata, self._engine.infer(request, timeout_s))
+        return self._run(metadata, self._infer_parts(split(request, most), most, timeout_s))
+
+    async def _run(self, metadata: ModelMetadata, call: Awaitable[InferResponse]) -> InferResponse:
         with Stage("infer") as span:
             if span.recording:
                 span.set({"miaas.model": metadata.name, "miaas.version": metadata.version})
             try:
-                if not most or not request.inputs or request.inputs[0].shape[0] <= most:
-                    call = self._engine.infer(request, timeout_s)
-                    # The engine has it, and lets go of it before the answer comes.
-                    del request
-                    return await call
-                return join_answers(await self._infer_parts(split(request, most), most, timeout_s))
+                return await call
             except ModelNotFound as error:
                 # It was there a moment ago. Whether it is gone for good, the next look-up tells.
                 self._engine.forget()
@@ -123,9 +124,7 @@ class DataPlane:
                 self._engine.forget()
                 raise
 
-    async def _infer_parts(
-        self, parts: Iterator[InferRequest], most: int, timeout_s: float
-    ) -> list[InferResponse]:
+    async def _infer_parts(self, parts: Iterator[InferRequest], most: int, timeout_s: float) -> InferResponse:
         """Run the parts, of `most` rows, side by side within `timeout_s`; the first failure ends them all."""
         deadline = time.monotonic() + timeout_s
         waiting = enumerate(parts)
@@ -151,7 +150,7 @@ class DataPlane:
         finally:
             for task in tasks:
                 task.cancel()
-        return [answers[i] for i in range(len(answers))]
+        return join_answers([answers[i] for i in range(len(answers))])
 
 
 def _check_name(name: str) -> None:

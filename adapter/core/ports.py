@@ -1,6 +1,6 @@
 """The seams: what the adapter asks of an inference engine and of a job queue, and the gateway of security."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol
 
 from adapter.core.types import (
@@ -30,8 +30,8 @@ class Engine(Protocol):
     async def metadata(self, name: str, version: str = "") -> ModelMetadata:
         """Describe `version`, or the latest ready one. Raises `ModelNotFound` or `ModelNotReady`."""
 
-    async def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
-        """Run one inference.
+    def infer(self, request: InferRequest, timeout_s: float) -> Awaitable[InferResponse]:
+        """Run one inference, from when it is awaited on; nothing here holds its tensors longer than needed.
 
         Raises `InvalidInput` when the model refuses the input, `InferenceFailed` when it breaks on it,
         `DeadlineExceeded` after `timeout_s`, and what `metadata` raises.

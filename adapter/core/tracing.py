@@ -126,6 +126,12 @@ def current() -> TraceContext | None:
     return _current.get()
 
 
+def recorded() -> TraceContext | None:
+    """The span that the running task is in, if somebody records it."""
+    context = _current.get() if _tracer is not None else None
+    return context if context is not None and context.sampled else None
+
+
 def resume(context: TraceContext | None) -> None:
     """From here on the running task is part of this."""
     _current.set(context)

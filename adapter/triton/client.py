@@ -11,7 +11,6 @@ import numpy as np
 from adapter.core import tracing
 from adapter.core.metrics import Metrics
 from adapter.core.rows import has_rows
-from adapter.core.trace_context import TraceContext
 from adapter.core.types import (
     OWN_REGIONS,
     InferRequest,
@@ -30,6 +29,9 @@ from adapter.triton.names import Address, Names
 from adapter.triton.registry import Registry
 from adapter.triton.shared_memory import LocalTransport, is_local
 from adapter.triton.transport import INFER, GrpcTransport, read_answer
+
+Answer = bytes | memoryview | InferResponse
+"""Of a call: as Triton sent it, or read already."""
 
 
 class TritonEngine:
@@ -65,18 +67,12 @@ class TritonEngine:
         """See `Engine.metadata`."""
         return await self._registry.metadata(name, version)
 
-    async def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
+    def infer(self, request: InferRequest, timeout_s: float) -> Awaitable[InferResponse]:
         """See `Engine.infer`."""
         limits = self._limits(request)
-        call: Awaitable[InferResponse]
         if limits is None:
-            # A caller that gives up leaves the call to its deadline: cancelled calls have crashed Tritons.
-            call = asyncio.shield(asyncio.ensure_future(self._send(request, timeout_s, 1)))
-        else:
-            call = self._batcher.infer(request, limits, timeout_s)
-        # Its tensors may be large: whoever sends them lets go of them then.
-        del request
-        return await call
+            return _to_its_end(self._send(request, timeout_s, 1))
+        return self._batcher.infer(request, limits, timeout_s)
 
     def memory(self, size: int) -> memoryview:
         """See `Engine.memory`: that which a Triton on this machine has mapped too, if there is any."""
@@ -99,43 +95,45 @@ class TritonEngine:
             servers = self._transport.spread(request.model_name, request.model_version)
         return Limits(known.max_batch_size, calls * servers, servers) if calls else None
 
-    async def _send(self, request: InferRequest, timeout_s: float, requests: int) -> InferResponse:
-        """One call of Triton, which answers so many requests."""
-        started, model = perf_counter(), request.model_name
-        known = self._registry.known(model, request.model_version)
+    def _send(self, request: InferRequest, timeout_s: float, requests: int) -> Awaitable[InferResponse]:
+        """One call of Triton, which answers so many requests; it begins when it is awaited."""
+        known = self._registry.known(request.model_name, request.model_version)
         shape = request.inputs[0].shape if known and known.batched and request.inputs else ()
         rows = shape[0] if shape else 0
+        call = self._call(request, known, rows, timeout_s)
+        return self._observed(call, request.model_name, requests, rows)
+
+    def _call(
+        self, request: InferRequest, known: ModelMetadata | None, rows: int, timeout_s: float
+    ) -> Awaitable[Answer]:
+        """The call itself, which holds the tensors no longer than it needs them."""
+        ask = self._asking(request, known, rows)
+        if isinstance(self._transport, Balancer):
+            sequence = request.parameters.get("sequence_id")
+            return self._transport.infer(request.model_name, request.model_version, sequence, ask, timeout_s)
+        return ask(self._transport, timeout_s)
+
+    def _asking(
+        self, request: InferRequest, known: ModelMetadata | None, rows: int
+    ) -> Callable[[GrpcTransport, float], Awaitable[Answer]]:
+        """What sends the request by a transport, and waits so many seconds at most."""
+        layout = self._planner.layout(request, known, rows) if self._planner else None
+        if layout:
+            return lambda server, left_s: server.infer_large(layout, left_s)
+        message = request_parts(request)
+        return lambda server, left_s: server.infer(message, left_s)
+
+    async def _observed(self, call: Awaitable[Answer], model: str, requests: int, rows: int) -> InferResponse:
+        """What the call comes to, as a span and in the metrics."""
+        started = perf_counter()
         with tracing.span(INFER, "client") as span:
-            trace = span.context if span.recording else None
-            if trace:
+            if span.recording:
                 span.set({"rpc.system.name": "grpc", "rpc.method": INFER})
-            call = self._call(request, known, rows, timeout_s, trace)
-            # Its tensors are in the message now.
-            del request
             try:
                 answer = await call
             finally:
                 self._metrics.called(model, requests, rows, started)
         return answer if isinstance(answer, InferResponse) else read_answer(answer)
-
-    def _call(
-        self,
-        request: InferRequest,
-        known: ModelMetadata | None,
-        rows: int,
-        timeout_s: float,
-        trace: TraceContext | None,
-    ) -> Awaitable[bytes | memoryview | InferResponse]:
-        ask: Callable[[GrpcTransport, float], Awaitable[bytes | memoryview | InferResponse]]
-        if self._planner and (layout := self._planner.layout(request, known, rows)):
-            ask = lambda server, left_s: server.infer_large(layout, left_s, trace)  # noqa: E731
-        else:
-            message = request_parts(request)
-            ask = lambda server, left_s: server.infer(message, left_s, trace)  # noqa: E731
-        if isinstance(self._transport, Balancer):
-            sequence = request.parameters.get("sequence_id")
-            return self._transport.infer(request.model_name, request.model_version, sequence, ask, timeout_s)
-        return ask(self._transport, timeout_s)
 
     async def config(self, name: str, version: str = "") -> Mapping[str, Any]:
         """See `Engine.config`."""
@@ -198,3 +196,8 @@ class TritonEngine:
     async def close(self) -> None:
         """Close the connection to Triton."""
         await self._transport.close()
+
+
+async def _to_its_end(call: Awaitable[InferResponse]) -> InferResponse:
+    """A caller that gives up leaves the call to its deadline: cancelled calls have crashed Tritons."""
+    return await asyncio.shield(asyncio.ensure_future(call))

@@ -78,7 +78,6 @@ class Connection(asyncio.Protocol):
         self._streams[stream.id] = stream
         stream.timer = self._loop.call_later(timeout_s, self._expire, stream)
         self._send_request(stream, self._head(method, timeout_s, metadata), parts)
-        del parts
         return await stream.answer
 
     async def _wait_for_turn(self, timeout_s: float) -> None:

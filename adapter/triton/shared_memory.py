@@ -8,7 +8,6 @@ from tritonclient.grpc import service_pb2 as pb
 
 from adapter.core.errors import AdapterError
 from adapter.core.metrics import Metrics
-from adapter.core.trace_context import TraceContext
 from adapter.core.types import InferResponse, Region
 from adapter.core.wire import request_parts
 from adapter.triton.layout import Layout, Planner
@@ -58,9 +57,7 @@ class LocalTransport(GrpcTransport):
         taken = self._regions.take(size)
         return taken[1][:size] if taken else None
 
-    async def infer_large(
-        self, layout: Layout, timeout_s: float, trace: TraceContext | None = None
-    ) -> InferResponse:
+    async def infer_large(self, layout: Layout, timeout_s: float) -> InferResponse:
         """See `GrpcTransport.infer_large`.
 
         The outputs are views of a region, which is lent as long as one of them is in use. What Triton refuses
@@ -69,7 +66,7 @@ class LocalTransport(GrpcTransport):
         taken = self._regions.take(layout.size) if layout.size else ("", memoryview(b""))
         used = [region.name for region in layout.inputs if isinstance(region, Region)]
         if taken is None or not all(map(self._regions.has, used)):
-            return await super().infer_large(layout, timeout_s, trace)
+            return await super().infer_large(layout, timeout_s)
         name, view = taken
         if name:
             used.append(name)
@@ -78,7 +75,7 @@ class LocalTransport(GrpcTransport):
         layout = layout.filled(view)
         try:
             parts = request_parts(layout.placed(name))
-            response = read_answer(await self.infer(parts, timeout_s, trace))
+            response = read_answer(await self.infer(parts, timeout_s))
             self._calls.inc()
             self._planner.saw(layout, response)
             return layout.read(response, view)
@@ -95,7 +92,7 @@ class LocalTransport(GrpcTransport):
                 self._planner.surprised_by(layout.request)
             else:
                 raise
-        return await super().infer_large(layout, deadline - time.monotonic(), trace)
+        return await super().infer_large(layout, deadline - time.monotonic())
 
     async def close(self) -> None:
         """See `GrpcTransport.close`; the regions are unregistered."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import grpc
 from tritonclient.grpc import service_pb2 as pb
 
+from adapter.core import tracing
 from adapter.core.errors import (
     AdapterError,
     DeadlineExceeded,
@@ -20,7 +21,6 @@ from adapter.core.errors import (
     ModelNotReady,
     Unavailable,
 )
-from adapter.core.trace_context import TraceContext
 from adapter.core.types import InferResponse, RegionKind
 from adapter.core.wire import decode_response, request_parts
 from adapter.triton.calls import CallFailed, NotSent, Parts
@@ -91,13 +91,12 @@ class GrpcTransport:
             response_deserializer=response,
         )
 
-    async def infer(
-        self, parts: Parts, timeout_s: float, trace: TraceContext | None = None
-    ) -> bytes | memoryview:
+    async def infer(self, parts: Parts, timeout_s: float) -> bytes | memoryview:
         """A serialized `ModelInferRequest`, in parts → the serialized `ModelInferResponse`.
 
-        Triton's own spans join `trace`, which must be one that is kept: Triton does not look at its flags.
+        Triton's own spans join the current one if it is kept: Triton does not look at its flags.
         """
+        trace = tracing.recorded()
         metadata = [("traceparent", trace.traceparent)] if trace else ()
         if self._lean is not None:
             try:
@@ -124,11 +123,9 @@ class GrpcTransport:
         """So many bytes from which large tensors need not be copied to be sent; None where there are none."""
         return None
 
-    async def infer_large(
-        self, layout: Layout, timeout_s: float, trace: TraceContext | None = None
-    ) -> InferResponse:
+    async def infer_large(self, layout: Layout, timeout_s: float) -> InferResponse:
         """A request with large tensors → the answer; here it goes as any other."""
-        return read_answer(await self.infer(request_parts(layout.request), timeout_s, trace))
+        return read_answer(await self.infer(request_parts(layout.request), timeout_s))
 
     async def server_metadata(self) -> Any:
         """Triton's version, and the extensions of the protocol that it offers."""
