@@ -22,13 +22,13 @@ class JsonResponse(Response):
     """A body that is JSON already; the framework's own takes longer over its headers than orjson over it."""
 
     def __init__(self, body: bytes, status: int, headers: dict[str, str] | None) -> None:
+        raw = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+        if headers:
+            raw += [(name.lower().encode(), text.encode("latin-1")) for name, text in headers.items()]
         self.status_code = status
         self.body = body
         self.background = None
-        self.raw_headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
-        if headers:
-            pairs = headers.items()
-            self.raw_headers += [(name.lower().encode(), text.encode("latin-1")) for name, text in pairs]
+        self.raw_headers = raw
 
 
 def json_response(

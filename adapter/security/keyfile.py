@@ -84,10 +84,7 @@ class KeyFile:
         try:
             if not self._path.exists():
                 return Content(b"", {})
-            entries: list[dict[str, Any]] = orjson.loads(self._path.read_bytes())["keys"]
-            keys = [StoredKey(**{**entry, "scopes": tuple(entry["scopes"])}) for entry in entries]
-            if any(len(bytes.fromhex(key.digest)) != _SECRET_BYTES for key in keys):
-                raise ValueError("a digest is of the wrong length")
+            keys = [_key(entry) for entry in orjson.loads(self._path.read_bytes())["keys"]]
             secret = self._secret_path.read_bytes()
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise KeyFileError(f"cannot use the API keys in {self._path}: {error}") from error
@@ -137,6 +134,22 @@ class KeyFile:
                 log.write(orjson.dumps(line) + b"\n")
             log.flush()
             os.fsync(log.fileno())
+
+
+def _key(entry: dict[str, Any]) -> StoredKey:
+    """A key as the file has it. Raises ValueError, TypeError or KeyError for what is none."""
+    if len(bytes.fromhex(entry["digest"])) != _SECRET_BYTES:
+        raise ValueError("a digest is of the wrong length")
+    expires, rate = entry.get("expires"), entry.get("rate_per_minute")
+    return StoredKey(
+        **{
+            **entry,
+            "scopes": tuple(entry["scopes"]),
+            "created": float(entry["created"]),
+            "expires": None if expires is None else float(expires),
+            "rate_per_minute": None if rate is None else int(rate),
+        }
+    )
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -174,6 +174,34 @@ def test_a_broken_file_keeps_the_old_keys_and_says_so(
     assert not refused(store, bob)
 
 
+@pytest.mark.parametrize(
+    ("member", "value"), [("expires", "soon"), ("created", None), ("rate_per_minute", "7x")]
+)
+def test_a_file_in_which_one_key_is_damaged_is_not_taken_in(
+    path: Path, clock: list[float], member: str, value: object
+) -> None:
+    store = KeyStore(path)
+    key = store.create("alice", ["infer"]).key
+    assert not refused(store, key)
+    kept = json.loads(path.read_text())
+    kept["keys"][0][member] = value
+    path.write_text(json.dumps(kept))
+    clock[0] = 2
+    assert not refused(store, key)
+    with pytest.raises(KeyFileError, match="cannot use the API keys"):
+        store.all()
+
+
+def test_times_and_rates_may_be_whole_numbers_in_the_file(path: Path) -> None:
+    key = KeyStore(path).create("alice", ["infer"], expires=time.time() + 60, rate_per_minute=7).key
+    kept = json.loads(path.read_text())
+    kept["keys"][0] |= {"created": 1, "expires": int(time.time()) + 60, "rate_per_minute": 9}
+    path.write_text(json.dumps(kept))
+    store = KeyStore(path)
+    assert store.authenticate(key) == Client("alice", frozenset({"infer"}), 9)
+    assert store.rotate("alice", 0).rate_per_minute == 9
+
+
 def test_a_lost_secret_keeps_the_old_keys_and_opens_no_door(path: Path, clock: list[float]) -> None:
     store = KeyStore(path)
     key = store.create("alice", ["infer"]).key
