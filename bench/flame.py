@@ -1,6 +1,7 @@
 """`make flame`: where the adapter's CPU time goes, as flame graphs in docs/performance, by py-spy."""
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from bench.loads import IMG, IRIS, LOADS, Load
 from bench.processes import BenchError
 from bench.servers import ROOT, Server, Site, start_site
 
+_TITLE = re.compile(r'(<text id="title"[^>]*>)[^<]*')
 _POINTS = ((IRIS, 64), (IMG, 4))
 _RATE = 500
 """Samples a second."""
@@ -55,6 +57,8 @@ def _watch(site: Site, server: Server, load: Load, connections: int, seconds: in
         _, complaint = spying.communicate(timeout=60)
         if spying.returncode:
             raise BenchError(f"py-spy: {complaint.strip().splitlines()[-1]}")
+    # py-spy's title is its command line.
+    graph.write_text(_TITLE.sub(rf"\g<1>{watched}", graph.read_text()))
     print(f"\n{watched}: {figures['requests'] / figures['seconds']:,.0f} requests/s while watched; {graph}")
     _print_dearest(site.folder / f"{load.name}.raw")
 
