@@ -33,6 +33,8 @@ GRACE_S = 10.0
 _LOOK_EVERY_S = 2.0
 MOST_UNREAD_BYTES = 256 << 10
 """Of a body, before no more of it is read from the connection."""
+_TICK_S = 0.001
+"""The event loop's clock counts milliseconds."""
 READ_WITHIN_S = 60.0
 """How long a client may take nothing of an answer that waits for it."""
 
@@ -53,6 +55,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._access_log_sample = settings.access_log_sample
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
+        self._idling: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0
         self._in_headers = True
         """Between requests, or within one's headers."""
         self._in_message = False
@@ -74,6 +78,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop(self._timer)
         self._stop(self._writing)
+        self._stop(self._idling)
         self._extensions.clear()
         super().connection_lost(exc)
 
@@ -158,6 +163,30 @@ class HttpProtocol(HttpToolsProtocol):
             self._in_message = False
             self._next(in_headers=True)
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but for its timer for each answer: here one of the connection looks now and then."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self._idling is None:
+            self._idling = self.loop.call_later(self.timeout_keep_alive, self._look_whether_idle)
+
+    def _look_whether_idle(self) -> None:
+        """Close a connection on which nothing came for so long since the last answer."""
+        self._idling = None
+        cycle, left = self.cycle, self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if self._in_message or (cycle is not None and not cycle.response_complete):
+            return
+        if left > _TICK_S:
+            self._idling = self.loop.call_later(left, self._look_whether_idle)
+        elif not self.transport.is_closing():
+            self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -27,6 +27,7 @@ from adapter.core.metrics import Metrics
 from adapter.core.rows import cut_answer, join_inputs
 from adapter.core.trace_context import TraceContext
 from adapter.core.types import InferRequest, InferResponse
+from adapter.triton.deadlines import Deadlines
 
 _log = structlog.get_logger()
 
@@ -103,6 +104,7 @@ class Batcher:
         self._models: dict[str, _Model] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.AbstractEventLoop | None = None
+        self._deadlines: Deadlines[asyncio.Future[InferResponse]] | None = None
 
     async def infer(self, request: InferRequest, limits: Limits, timeout_s: float) -> InferResponse:
         """Run the request, perhaps together with others, in calls within `limits`.
@@ -130,12 +132,14 @@ class Batcher:
         queue.append(waiting)
         model.waiting += 1
         self._send_next(model, limits)
-        # A quarter of what `asyncio.timeout` costs.
-        timer = loop.call_at(deadline, _expire, answer)
+        deadlines = self._deadlines
+        if deadlines is None:
+            deadlines = self._deadlines = Deadlines(loop, _expire)
+        deadlines.set(answer, deadline)
         try:
             return await answer
         finally:
-            timer.cancel()
+            deadlines.strike(answer)
             wait.end()
 
     def _loop(self) -> asyncio.AbstractEventLoop:

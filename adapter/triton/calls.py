@@ -31,7 +31,7 @@ class NotSent(CallFailed):
 class Call:
     """One call."""
 
-    __slots__ = ("answer", "body", "fields", "id", "pieces", "timer", "window")
+    __slots__ = ("answer", "body", "fields", "id", "pieces", "window")
 
     def __init__(self, number: int, answer: asyncio.Future[memoryview], window: int) -> None:
         self.id = number
@@ -42,7 +42,6 @@ class Call:
         """What is still to be sent, in pieces."""
         self.fields: dict[bytes, bytes] = {}
         self.pieces: list[memoryview] = []
-        self.timer: asyncio.TimerHandle | None = None
 
     @property
     def outcome(self) -> memoryview | CallFailed:

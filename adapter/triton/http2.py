@@ -14,6 +14,7 @@ import grpc
 
 from adapter.triton import frames
 from adapter.triton.calls import Call, CallFailed, Metadata, NotSent, Parts
+from adapter.triton.deadlines import Deadlines
 from adapter.triton.frames import HeaderBlocks, ProtocolError, frame, frame_head, literal
 
 _LARGE = 64 << 10
@@ -41,6 +42,7 @@ class Connection(asyncio.Protocol):
         self._blocks = HeaderBlocks()
         self._prepared: dict[str, bytes] = {}
         self._streams: dict[int, Call] = {}
+        self._deadlines = Deadlines(loop, self._expire)
         self._next_id = 1
         self._window = frames.FIRST_WINDOW
         self._stream_window = frames.FIRST_WINDOW
@@ -76,7 +78,7 @@ class Connection(asyncio.Protocol):
         if self._next_id > _LAST_STREAM:
             self.open = False
         self._streams[stream.id] = stream
-        stream.timer = self._loop.call_later(timeout_s, self._expire, stream)
+        self._deadlines.set(stream, self._loop.time() + timeout_s)
         self._send_request(stream, self._head(method, timeout_s, metadata), parts)
         return await stream.answer
 
@@ -163,8 +165,7 @@ class Connection(asyncio.Protocol):
         """Nothing more is expected of the call."""
         if self._streams.pop(stream.id, None) is None:
             return
-        if stream.timer is not None:
-            stream.timer.cancel()
+        self._deadlines.strike(stream)
         if reset or stream.body:
             stream.body.clear()
             code = frames.CANCEL.to_bytes(4)
