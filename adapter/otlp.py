@@ -29,7 +29,7 @@ from opentelemetry.trace import Span as SdkSpan
 
 from adapter import __version__
 from adapter.core.trace_context import TraceContext
-from adapter.core.tracing import Attribute, Kind, RecordedSpan
+from adapter.core.tracing import Attribute, Kind
 
 _log = structlog.get_logger()
 
@@ -64,14 +64,14 @@ class OpenTelemetryTracer:
         parent: TraceContext | None,
         links: Sequence[TraceContext],
         since: float | None,
-    ) -> RecordedSpan:
+    ) -> "_Recording":
         """See `Tracer.start`."""
         context = Context()
         if parent is not None:
             context = set_span_in_context(NonRecordingSpan(_theirs(parent)), context)
         start_time = None if since is None else int(since * _NANOSECONDS)
         linked = [Link(_theirs(other)) for other in links]
-        return _Span(
+        return _Recording(
             self._tracer.start_span(name, context, _KINDS[kind], links=linked, start_time=start_time)
         )
 
@@ -80,11 +80,13 @@ class OpenTelemetryTracer:
         self._processor.shutdown()
 
 
-class _Span(RecordedSpan):
-    __slots__ = ("_span",)
+class _Recording:
+    """`adapter.core.tracing.Recording` by the SDK's span."""
+
+    __slots__ = ("_span", "context")
 
     def __init__(self, span: SdkSpan) -> None:
-        super().__init__(_ours(span.get_span_context()))
+        self.context = _ours(span.get_span_context())
         self._span = span
 
     def set(self, attributes: Mapping[str, Attribute]) -> None:

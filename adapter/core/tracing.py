@@ -20,78 +20,27 @@ Attribute = str | int | float | bool
 _current: ContextVar[TraceContext | None] = ContextVar("trace", default=None)
 
 
-class Span:
-    """A piece of work: what begins inside a `with` on it belongs to it. This one is recorded by nobody.
-
-    Of what goes through the adapter a span tells sizes, names and codes: never a payload, a credential, or an
-    error's message, which may quote either.
-    """
-
-    __slots__ = ()
-
-    @property
-    def context(self) -> TraceContext | None:
-        """Its place in a trace."""
-        return None
-
-    @property
-    def recording(self) -> bool:
-        """Whether it is of any use to say more of it."""
-        return False
-
-    def set(self, attributes: Mapping[str, Attribute]) -> None:
-        """Say more about it, in the words of OpenTelemetry's semantic conventions."""
-
-    def rename(self, name: str) -> None:
-        """Give it a better name than could be known at its start."""
-
-    def link(self, other: TraceContext) -> None:
-        """Point to a span of which this one is no part."""
-
-    def fail(self, error: str) -> None:
-        """It went wrong: a code, or the name of an exception."""
-
-    def end(self) -> None:
-        """It is over, unless it was already; a `with` says so itself."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.end()
-
-
-class RecordedSpan(Span):
-    """A span with a place in a trace; a Tracer's own class says what becomes of it."""
-
-    __slots__ = ("_context", "_token")
-
-    def __init__(self, context: TraceContext) -> None:
-        self._context = context
-        self._token: Token[TraceContext | None] | None = None
+class Recording(Protocol):
+    """What somebody keeps of a span, and its place in a trace."""
 
     @property
     def context(self) -> TraceContext:
-        return self._context
+        """Its place, and whether it is kept."""
 
-    @property
-    def recording(self) -> bool:
-        return self._context.sampled
+    def set(self, attributes: Mapping[str, Attribute]) -> None:
+        """See `Span.set`."""
 
-    def __enter__(self) -> Self:
-        self._token = _current.set(self._context)
-        return self
+    def rename(self, name: str) -> None:
+        """See `Span.rename`."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._token is not None:
-            _current.reset(self._token)
-        if error is not None:
-            self.fail(error.code if isinstance(error, AdapterError) else type(error).__name__)
-        self.end()
+    def link(self, other: TraceContext) -> None:
+        """See `Span.link`."""
+
+    def fail(self, error: str) -> None:
+        """See `Span.fail`."""
+
+    def end(self) -> None:
+        """See `Span.end`."""
 
 
 class Tracer(Protocol):
@@ -104,14 +53,79 @@ class Tracer(Protocol):
         parent: TraceContext | None,
         links: Sequence[TraceContext],
         since: float | None,
-    ) -> RecordedSpan:
+    ) -> Recording:
         """Begin a span, now or at the epoch second `since`; without a parent it begins a trace."""
 
     def close(self) -> None:
         """Record nothing more."""
 
 
-NOBODYS = Span()
+class Span:
+    """A piece of work: what begins inside a `with` on it belongs to it. Without a recording it is nobody's.
+
+    Of what goes through the adapter a span tells sizes, names and codes: never a payload, a credential, or an
+    error's message, which may quote either.
+    """
+
+    __slots__ = ("_recording", "_token")
+
+    def __init__(self, recording: Recording | None) -> None:
+        self._recording = recording
+        self._token: Token[TraceContext | None] | None = None
+
+    @property
+    def context(self) -> TraceContext | None:
+        """Its place in a trace."""
+        return None if self._recording is None else self._recording.context
+
+    @property
+    def recording(self) -> bool:
+        """Whether it is of any use to say more of it."""
+        return self._recording is not None and self._recording.context.sampled
+
+    def set(self, attributes: Mapping[str, Attribute]) -> None:
+        """Say more about it, in the words of OpenTelemetry's semantic conventions."""
+        if self._recording is not None:
+            self._recording.set(attributes)
+
+    def rename(self, name: str) -> None:
+        """Give it a better name than could be known at its start."""
+        if self._recording is not None:
+            self._recording.rename(name)
+
+    def link(self, other: TraceContext) -> None:
+        """Point to a span of which this one is no part."""
+        if self._recording is not None:
+            self._recording.link(other)
+
+    def fail(self, error: str) -> None:
+        """It went wrong: a code, or the name of an exception."""
+        if self._recording is not None:
+            self._recording.fail(error)
+
+    def end(self) -> None:
+        """It is over, unless it was already; a `with` says so itself."""
+        if self._recording is not None:
+            self._recording.end()
+
+    def __enter__(self) -> Self:
+        if self._recording is not None:
+            self._token = _current.set(self._recording.context)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._recording is None:
+            return
+        if self._token is not None:
+            _current.reset(self._token)
+        if error is not None:
+            self.fail(error.code if isinstance(error, AdapterError) else type(error).__name__)
+        self.end()
+
+
+NOBODYS = Span(None)
 _tracer: Tracer | None = None
 
 
@@ -145,5 +159,5 @@ def span(
         return NOBODYS
     parent = _current.get()
     if kind in ("server", "consumer") or (parent is not None and parent.sampled):
-        return _tracer.start(name, kind, parent, links, since)
+        return Span(_tracer.start(name, kind, parent, links, since))
     return NOBODYS
