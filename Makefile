@@ -49,7 +49,8 @@ soak-cluster: $(VENV)/.installed
 bench-async: $(VENV)/.installed
 	$(BIN)/python -m bench.async_queue $(ARGS)
 
-# The adapter beside its peers, half an hour; ARGS=--quick takes five minutes. wrk makes the load.
+# The adapter beside its peers, half an hour; ARGS=--quick takes five minutes. wrk makes the load. Where there is a C
+# compiler the adapter is compiled first, in build/compiled.
 bench: $(VENV)/.bench $(VENV)-kserve/.installed $(VENV)-mlserver/.installed
 	@$(BIN)/python -m bench $(ARGS)
 
