@@ -137,7 +137,7 @@ def start_site(folder: Path, package: Package = SOURCES) -> Iterator[Site]:
         process = stack.enter_context(program(command, env, log, cwd=ROOT))
         wait_for(up_json.exists, process, log, _START_S)
         facts = json.loads(up_json.read_text())
-        for pid in (*facts["pids"]["api"], *facts["pids"]["worker"]):
+        for pid in facts["pids"]["api"]:
             package.check(pid)
         (triton,) = facts["pids"]["triton"]
         yield Site(folder, repository, facts, tree(triton), _epoll_threads(triton), stack, package)
