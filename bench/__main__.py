@@ -11,10 +11,11 @@ from bench import jobs, machine, report, wrk
 from bench.check import check
 from bench.live import Screen
 from bench.loads import LOADS, Oracle
+from bench.package import ROOT, SOURCES, compiled_package
 from bench.plan import FULL, QUICK, Plan
 from bench.processes import BenchError
 from bench.results import RESULTS, Run
-from bench.servers import ROOT, Site, start_bare, start_kserve, start_mlserver, start_naive, start_site
+from bench.servers import Server, Site, start_bare, start_kserve, start_mlserver, start_naive, start_site
 
 
 def main() -> None:
@@ -22,20 +23,27 @@ def main() -> None:
     options = _options()
     plan = QUICK if options.quick else FULL
     name = options.name or ("quick" if options.quick else "full")
-    run = Run(
-        name=name,
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-        quick=options.quick,
-        machine={},
-        servers={},
-        left_out={},
-        loads={load.name: load.title for load in LOADS},
-    )
     path = RESULTS / f"{name}.json"
     try:
-        run.machine.update(machine.describe(options.kserve_python, options.mlserver_python))
-        run.machine["Load before"] = f"{machine.load_average():.1f} programs running, the minute's mean"
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder, start_site(Path(folder)) as site:
+        facts = machine.describe(options.kserve_python, options.mlserver_python)
+        # Before the compiler runs.
+        facts["Load before"] = f"{machine.load_average():.1f} programs running, the minute's mean"
+        package = compiled_package()
+        facts["Adapter"] += f", {package.words}"
+        run = Run(
+            name=name,
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            quick=options.quick,
+            machine=facts,
+            servers={},
+            left_out={},
+            loads={load.name: load.title for load in LOADS},
+            compiled=package.is_compiled,
+        )
+        with (
+            tempfile.TemporaryDirectory(prefix="bench-") as folder,
+            start_site(Path(folder), package) as site,
+        ):
             began = time.monotonic()
             _measure(run, plan, site, options.kserve_python, options.mlserver_python)
             run.machine["Duration"] = f"{(time.monotonic() - began) / 60:.0f} minutes"
@@ -48,12 +56,7 @@ def main() -> None:
 
 
 def _measure(run: Run, plan: Plan, site: Site, kserve: Path, mlserver: Path) -> None:
-    servers = [
-        site.adapter("adapter", "this adapter, one process"),
-        site.adapter("adapter-2", "this adapter, two processes", processes=2),
-        site.adapter("adapter-single", "this adapter, requests not joined", ADAPTER_BATCH_CALLS="0"),
-        site.triton_http(),
-    ]
+    servers = [*_start_adapters(site), site.triton_http()]
     for key, start, python in (("kserve", start_kserve, kserve), ("mlserver", start_mlserver, mlserver)):
         try:
             servers.append(start(site, python))
@@ -63,6 +66,7 @@ def _measure(run: Run, plan: Plan, site: Site, kserve: Path, mlserver: Path) -> 
     run.servers.update({server.key: server.title for server in servers})
     steps = list(plan.steps(servers))
     screen = Screen(run, len(steps))
+    screen.say(f"adapter: {site.package.words}")
     for key, reason in run.left_out.items():
         screen.say(f"left out: {key}: {reason}")
     with screen.open():
@@ -88,6 +92,19 @@ def _measure(run: Run, plan: Plan, site: Site, kserve: Path, mlserver: Path) -> 
             for key, rate in jobs.measure(site, plan.jobs).items():
                 run.jobs.setdefault(key, []).append(rate)
     screen.tables()
+
+
+def _start_adapters(site: Site) -> list[Server]:
+    """Ours; where they are compiled, with one from the sources for what compiling gives."""
+    servers = [
+        site.adapter("adapter", "this adapter, one process"),
+        site.adapter("adapter-2", "this adapter, two processes", processes=2),
+        site.adapter("adapter-single", "this adapter, requests not joined", ADAPTER_BATCH_CALLS="0"),
+    ]
+    if site.package.is_compiled:
+        title = "this adapter, not compiled, as `make up` runs it"
+        servers.append(site.adapter("adapter-source", title, package=SOURCES))
+    return servers
 
 
 def _write_bodies(folder: Path) -> dict[tuple[str, bool], Path]:

@@ -2,12 +2,14 @@
 
 import asyncio
 
-import httpx
 import numpy as np
 
+from bench.client import Answer, Connection, post
 from bench.loads import Floats, Load, Oracle
 from bench.processes import BenchError
 from bench.servers import Server
+
+_PATIENCE_S = 120.0
 
 
 def check(server: Server, load: Load, oracle: Oracle, requests: int, connections: int) -> int:
@@ -18,11 +20,11 @@ def check(server: Server, load: Load, oracle: Oracle, requests: int, connections
     values = [load.values(seed) for seed in range(requests)]
     expected = [oracle.answer(load, value) for value in values]
     bodies = [load.body(value, server.v2) for value in values]
-    answers = asyncio.run(_post(server, load, bodies, connections))
+    answers = asyncio.run(_ask(server, load, bodies, connections))
     for number, (answer, right) in enumerate(zip(answers, expected, strict=True)):
-        if answer.status_code != 200:
-            raise BenchError(f"{server.key} answered {answer.status_code}: {answer.text[:200]}")
-        if not _same(load.answer(answer.content, server.v2), right):
+        if answer.status != 200:
+            raise BenchError(f"{server.key} answered {answer.status}: {answer.body.decode()[:200]}")
+        if not _same(load.answer(answer.body, server.v2), right):
             raise BenchError(f"{server.key} gave request {number} of {load.name} a wrong answer")
     return requests
 
@@ -31,9 +33,18 @@ def _same(answer: Floats, right: Floats) -> bool:
     return bool(np.allclose(answer, right, rtol=1e-3, atol=1e-6))
 
 
-async def _post(server: Server, load: Load, bodies: list[bytes], connections: int) -> list[httpx.Response]:
-    limits = httpx.Limits(max_connections=connections)
-    headers = {**server.headers, "Content-Type": "application/json"}
-    async with httpx.AsyncClient(limits=limits, headers=headers, timeout=60) as client:
-        url = server.url_of(load.name)
-        return await asyncio.gather(*(client.post(url, content=body) for body in bodies))
+async def _ask(server: Server, load: Load, bodies: list[bytes], connections: int) -> list[Answer]:
+    """The answers in the order of the bodies; each connection sends the next body once it has its answer."""
+    url = server.url_of(load.name)
+    left = iter(enumerate(bodies))
+    answers: dict[int, Answer] = {}
+
+    async def client() -> None:
+        connection = await Connection.open(url)
+        for number, body in left:
+            answers[number] = await connection.ask(post(url, server.headers, body))
+        connection.abort()
+
+    async with asyncio.timeout(_PATIENCE_S):
+        await asyncio.gather(*(client() for _ in range(connections)))
+    return [answers[number] for number in range(len(bodies))]

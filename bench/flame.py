@@ -11,8 +11,9 @@ from pathlib import Path
 
 from bench import wrk
 from bench.loads import IMG, IRIS, LOADS, Load
+from bench.package import ROOT
 from bench.processes import BenchError
-from bench.servers import ROOT, Server, Site, start_site
+from bench.servers import Server, Site, start_site
 
 _TITLE = re.compile(r'(<text id="title"[^>]*>)[^<]*')
 _POINTS = ((IRIS, 64), (IMG, 4))

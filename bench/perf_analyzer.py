@@ -1,6 +1,7 @@
 """Runs perf_analyzer against the adapter and its Triton by turns, and prints both with their ratio.
 
-bench/perf_analyzer.sh finds the program and calls this. The servers are started here, by `miaas-adapter up`.
+bench/perf_analyzer.sh finds the program and calls this. The servers are started here, by `miaas-adapter up`;
+where there is a C compiler the adapter is compiled, as in the container image.
 """
 
 import argparse
@@ -25,9 +26,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from adapter.security.keys import KeyStore
+from bench.package import ROOT, SOURCES, Package, compiled_package
+from bench.processes import BenchError
 from tests.models.generate import build
 
-ROOT = Path(__file__).parents[1]
 CONCURRENCIES = (1, 4, 16)
 PIECES = (
     *("Client Send", "Network+Server Send/Recv", "Server Queue", "Server Compute Input"),
@@ -60,8 +62,8 @@ LOADS = (
 
 
 @contextmanager
-def servers(folder: Path) -> Iterator[dict[str, Any]]:
-    """`up` with the models of the loads; yields what its `up.json` says."""
+def servers(folder: Path, package: Package) -> Iterator[dict[str, Any]]:
+    """`up` of this package with the models of the loads; yields what its `up.json` says."""
     everything, repository = folder / "all", folder / "models"
     shutil.copytree(ROOT / "model_repository", everything)
     build(everything)
@@ -71,7 +73,8 @@ def servers(folder: Path) -> Iterator[dict[str, Any]]:
     command += ["--state-dir", str(folder / "state"), "--model-repository", str(repository)]
     # Triton's log has no line of a request, so ours has none.
     settings = {"RATE_LIMIT_PER_MINUTE": "0", "V2_SHARED_MEMORY": "1", "ACCESS_LOG_SAMPLE": "0"}
-    environment = {**os.environ, **{f"ADAPTER_{name}": value for name, value in settings.items()}}
+    environment = {**os.environ, **package.environment}
+    environment |= {f"ADAPTER_{name}": value for name, value in settings.items()}
     with (folder / "up.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
     try:
@@ -80,10 +83,13 @@ def servers(folder: Path) -> Iterator[dict[str, Any]]:
             if process.poll() is not None:
                 sys.exit((folder / "up.log").read_text())
             time.sleep(0.2)
+        told = json.loads(facts.read_text())
+        for pid in told["pids"]["api"]:
+            package.check(pid)
         # Shared memory is for administrators; a new key is known everywhere after a second.
         key = KeyStore(folder / "state" / "keys.json").create("bench", ["admin", "infer", "read"]).key
         time.sleep(2)
-        yield json.loads(facts.read_text()) | {"api_key": key}
+        yield told | {"api_key": key}
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
@@ -130,6 +136,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short draw of each")
     parser.add_argument("--only", default="", help="loads whose name holds this")
     parser.add_argument("--shared-memory", choices=["none", "system", "cuda"], default="none")
+    parser.add_argument("--source", action="store_true", help="the adapter from its sources, not compiled")
     parser.add_argument("--json", type=Path, help="where to write every draw")
     options = parser.parse_args()
     draws, share = (1, 4) if options.quick else (options.draws, 1)
@@ -138,7 +145,15 @@ def main() -> None:
     loads = [load for load in LOADS if options.only in load.name and (load.form == "binary" or not memory)]
     points = [(load, c) for load in loads for c in CONCURRENCIES]
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder, servers(Path(folder)) as facts, Progress() as progress:
+    try:
+        package = SOURCES if options.source else compiled_package()
+    except BenchError as error:
+        sys.exit(f"perf_analyzer: {error}")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        servers(Path(folder), package) as facts,
+        Progress() as progress,
+    ):
         targets = {
             "adapter": ["-u", facts["url"].removeprefix("http://"), "-H", f"X-API-Key: {facts['api_key']}"],
             "triton": ["-u", facts["triton_http"]],
@@ -156,12 +171,13 @@ def main() -> None:
                     progress.advance(task)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
-    Console().print(table_of(rows))
+    Console().print(table_of(rows, f"V2 by perf_analyzer; adapter: {package.words}"))
 
 
-def table_of(rows: list[dict[str, Any]]) -> Table:
+def table_of(rows: list[dict[str, Any]], title: str) -> Table:
     """Medians over the draws, ours beside Triton's."""
-    table = Table("load", "c", "adapter/s", "Triton/s", "ratio", "adapter p50/p99 µs", "Triton p50/p99 µs")
+    headers = ("load", "c", "adapter/s", "Triton/s", "ratio", "adapter p50/p99 µs", "Triton p50/p99 µs")
+    table = Table(*headers, title=title, title_justify="left")
     for load, concurrency in dict.fromkeys((row["load"], row["concurrency"]) for row in rows):
         middle = {
             target: {

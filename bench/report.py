@@ -27,6 +27,8 @@ The adapter does all its work here: it asks for API keys, counts for its rate li
 every number. Its settings are the defaults, but that the limit is never reached, and that the log has no line for
 each request (`ADAPTER_ACCESS_LOG_SAMPLE=0`), as the peers' logs have none.
 
+{build}
+
 Servers take turns at every point, each time in another order and with fresh connections, so that a machine that
 drifts drifts for all of them: compare ratios rather than figures of different runs. Everything runs on the same cores,
 the generator too. A figure is the median of {draws} draws, and in parentheses stand {spread}. CPU is what the server's
@@ -34,6 +36,15 @@ processes used in user and kernel mode while the generator ran, for each request
 Latency is the generator's, which waits for one answer on a connection before it asks again.
 
 What made requests quicker, what did not, and what bounds the goals that are not met: [notes](performance-notes.md).
+"""
+
+_COMPILED = """\
+The adapter, its worker too, is compiled here [as in the container image](decisions/compiled.md); goals are judged on
+that. Only `adapter-source` runs from the sources, as `make up` runs them.\
+"""
+_NOT_COMPILED = """\
+The adapter runs from its sources here, as `make up` runs them; it is not compiled
+[as in the container image](decisions/compiled.md), where a request takes less CPU.\
 """
 
 _LOADS = {"iris": "One row of iris", "iris64": "64 rows of iris", "img": "A picture as JSON numbers"}
@@ -44,7 +55,8 @@ def page(run: Run, images: Path) -> str:
     count = max((draw.number for draw in run.draws), default=0) + 1
     spread = "the quartiles" if count >= 4 else "the lowest and the highest"
     quick = " **This page shows a quick run.**" if run.quick else ""
-    parts = [_HEAD.format(name=run.name, quick=quick, draws=count, spread=spread)]
+    build = _COMPILED if run.compiled else _NOT_COMPILED
+    parts = [_HEAD.format(name=run.name, quick=quick, draws=count, spread=spread, build=build)]
     parts += ["## Where and when\n", _machine(run)]
     parts += ["## Who\n", _servers(run)]
     parts += ["## Goals\n", _goals(run)]

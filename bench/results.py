@@ -49,6 +49,8 @@ class Run:
     """Server and load → concurrent requests that each got the answer of their own."""
     jobs: dict[str, list[float]] = field(default_factory=dict)
     """Asynchronous jobs a second: `adapter` and `nats`, draw by draw."""
+    compiled: bool = False
+    """Whether the adapter ran as in the container image, its hot path compiled."""
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""

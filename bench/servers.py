@@ -15,9 +15,9 @@ import httpx
 
 from adapter.sockets import listen
 from bench.loads import IRIS, LOADS, write_img_model
+from bench.package import ROOT, SOURCES, Package
 from bench.processes import BenchError, program, tree, wait_for
 
-ROOT = Path(__file__).parents[1]
 PEERS = Path(__file__).with_name("peers")
 _HOST = "127.0.0.1"
 _START_S = 120.0
@@ -62,35 +62,42 @@ class Site:
     """tritonserver and its models' processes."""
     http_threads: tuple[int, ...]
     stack: ExitStack
+    package: Package
+    """Of `up`, and of the adapters beside it unless they are given another."""
 
     @property
     def headers(self) -> dict[str, str]:
         """What the adapter asks of its clients."""
         return {"X-API-Key": self.facts["api_key"]}
 
-    def environment(self, **more: str) -> dict[str, str]:
+    def environment(self, package: Package, **more: str) -> dict[str, str]:
         """For programs of ours: the adapter's settings are the defaults, but for where its servers are."""
         return {
             **_clean_environment(),
+            **package.environment,
             "ADAPTER_TRITON_GRPC_URL": self.facts["triton_grpc"],
             "ADAPTER_NATS_URL": self.facts["nats_url"],
             "ADAPTER_STATE_DIR": str(self.folder / "state"),
             **more,
         }
 
-    def adapter(self, key: str, title: str, processes: int = 1, **settings: str) -> Server:
+    def adapter(
+        self, key: str, title: str, processes: int = 1, package: Package | None = None, **settings: str
+    ) -> Server:
         """Start `serve`, in as many processes on one port as asked for, keys and metrics as ever."""
+        package = package or self.package
         api = self.stack.enter_context(listen(_HOST, 0, ""))
         ops = self.stack.enter_context(listen(_HOST, 0, ""))
         fds = [api.fileno(), ops.fileno()]
         command = [sys.executable, "-m", "adapter", "serve", "--fd", str(fds[0]), "--ops-fd", str(fds[1])]
         if processes > 1:
             settings["ADAPTER_METRICS_DIR"] = str(self.folder / f"metrics-{key}")
-        env, log = self.environment(**settings), self.folder / f"{key}.log"
+        env, log = self.environment(package, **settings), self.folder / f"{key}.log"
         running = [self.stack.enter_context(program(command, env, log, fds, ROOT)) for _ in range(processes)]
         url, ops_url = (f"http://{_HOST}:{listening.getsockname()[1]}" for listening in (api, ops))
         for process in running:
             wait_for(lambda: httpx.get(url + "/").status_code in (200, 401), process, log, _START_S)
+            package.check(process.pid)
         pids = tuple(process.pid for process in running)
         return Server(key, title, url, pids, headers=self.headers, ops=ops_url)
 
@@ -117,7 +124,7 @@ class Site:
 
 
 @contextmanager
-def start_site(folder: Path) -> Iterator[Site]:
+def start_site(folder: Path, package: Package = SOURCES) -> Iterator[Site]:
     """`up` with the models of the loads, its state in `folder`; everything ends with the context."""
     repository = folder / "models"
     shutil.copytree(ROOT / "model_repository" / IRIS.model, repository / IRIS.model)
@@ -126,11 +133,14 @@ def start_site(folder: Path) -> Iterator[Site]:
     command += ["--state-dir", str(folder / "state"), "--model-repository", str(repository)]
     log, up_json = folder / "up.log", folder / "state" / "up.json"
     with ExitStack() as stack:
-        process = stack.enter_context(program(command, _clean_environment(), log, cwd=ROOT))
+        env = {**_clean_environment(), **package.environment}
+        process = stack.enter_context(program(command, env, log, cwd=ROOT))
         wait_for(up_json.exists, process, log, _START_S)
         facts = json.loads(up_json.read_text())
+        for pid in facts["pids"]["api"]:
+            package.check(pid)
         (triton,) = facts["pids"]["triton"]
-        yield Site(folder, repository, facts, tree(triton), _epoll_threads(triton), stack)
+        yield Site(folder, repository, facts, tree(triton), _epoll_threads(triton), stack, package)
 
 
 def start_bare(site: Site) -> Server:

@@ -1,5 +1,7 @@
 """From draws to figures, goals and the page."""
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,22 @@ def test_the_page_says_all_that_was_found() -> None:
     assert "| asynchronous jobs/s ÷ NATS alone | 64 | ≥ 0.65 | 0.70 (0.70–0.70) | met |" in text
     assert "- `mlserver` is left out: gone" in text
     assert "- `adapter`: iris 500" in text
+
+
+def test_the_page_says_what_was_compiled() -> None:
+    draws = [make_draw("adapter", 0, 1000.0), make_draw("adapter-source", 0, 800.0)]
+    text = page(replace(make_run(draws), compiled=True), Path("test"))
+    assert "is compiled here [as in the container image](decisions/compiled.md); goals are judged on" in text
+    assert "| 1 | `adapter-source` | 800 (800–800) | 0.80 |" in text
+
+
+def test_the_page_says_that_nothing_was_compiled(tmp_path: Path) -> None:
+    old = asdict(make_run([make_draw("adapter", 0, 1.0)]))
+    del old["compiled"]
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    text = page(Run.load(tmp_path / "old.json"), Path("test"))
+    assert "The adapter runs from its sources here, as `make up` runs them; it is not compiled" in text
+    assert "adapter-source" not in text
 
 
 def test_a_run_comes_back_from_its_file(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
 
+from bench.package import SOURCES, Package
+from bench.processes import BenchError
+from scripts import compiled as compiling
 from tests.shipping.files import ROOT, tool
 
 pytestmark = pytest.mark.timeout(600)
@@ -26,20 +28,12 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package as a compiled wheel has it, and with all that its tests read."""
     tool("gcc", "gcc")
     folder = tmp_path_factory.mktemp("compiled")
-    command = [sys.executable, "-m", "build", "--installer", "uv", "--outdir", str(folder / "dist")]
-    environment = {**os.environ, "HATCH_BUILD_HOOK_ENABLE_MYPYC": "1"}
-    # By way of the sdist: in a checkout the compiler would leave what it makes beside the sources.
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (wheel,) = (folder / "dist").glob("*.whl")
-    assert f"cp3{sys.version_info.minor}-" in wheel.name
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "all")
-    shutil.copytree(ROOT / "tests", folder / "all/tests", ignore=shutil.ignore_patterns("__pycache__"))
+    compiling.compile_into(folder)
+    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     for path in ROOT.iterdir():
         if path.name not in ("adapter", "tests", ".git") and not path.name.startswith(".venv"):
-            (folder / "all" / path.name).symlink_to(path)
-    return folder / "all"
+            (folder / path.name).symlink_to(path)
+    return folder
 
 
 def python(folder: Path, *command: str) -> str:
@@ -62,6 +56,38 @@ def test_what_is_named_is_compiled(compiled: Path) -> None:
     files = python(compiled, "-c", code, *MODULES).split()
     assert len(files) == len(MODULES)
     assert all(file.startswith(f"{compiled}/adapter/") and file.endswith(".so") for file in files), files
+
+
+def test_it_is_made_anew_only_when_the_sources_change(
+    compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiling.compile_into(compiled)
+    assert (compiled / "tests").exists()
+    shutil.copytree(ROOT / "adapter", tmp_path / "adapter")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    monkeypatch.setattr(compiling, "ROOT", tmp_path)
+    assert compiling.is_current(compiled)
+    (tmp_path / "adapter/core/codec.py").write_text("")
+    assert not compiling.is_current(compiled)
+
+
+def test_benchmarks_run_it_from_the_checkout(compiled: Path) -> None:
+    package = Package(compiled, "compiled", is_compiled=True)
+    code = "import adapter.logs; print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, **package.environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        package.check(process.pid)
+        with pytest.raises(BenchError, match="does not run the adapter that is not compiled"):
+            SOURCES.check(process.pid)
+        process.communicate(b"\n")
+    assert process.returncode == 0
 
 
 def test_all_holds_that_holds_of_the_sources(compiled: Path) -> None:
