@@ -8,7 +8,7 @@ FIND = for p in $(1); do $$p -c 'import sys, ensurepip; print(sys.executable)' 2
 PYTHON ?= $(shell $(call FIND,python3.12 python3.11))
 PYTHON_NUMPY2 ?= $(shell $(call FIND,python3.13 $(HOME)/.pyenv/versions/3.13.*/bin/python))
 
-.PHONY: up monitor test test-numpy2 fuzz soak soak-cluster bench bench-async bench-guard overload hangups flame \
+.PHONY: up monitor test test-compiled test-numpy2 fuzz soak soak-cluster bench bench-async bench-guard overload hangups flame \
   lint audit format docs site release lock clean
 
 up: $(VENV)/.installed $(IMAGENET)
@@ -22,6 +22,10 @@ test: $(VENV)/.installed $(VENV)-kserve/.installed $(IMAGENET)
 	-@PYTHON=$(BIN)/python bench/get_perf_analyzer.sh >/dev/null 2>&1
 	$(BIN)/python -m pytest $(ARGS)
 	@$(MAKE) --no-print-directory test-numpy2
+
+# What the container image has: the hot path compiled. Needs gcc and Python's headers.
+test-compiled: $(VENV)/.installed
+	$(BIN)/python -m pytest -m compiled tests/shipping $(ARGS)
 
 # The adapter itself also runs on Python 3.13 and numpy 2, where the standalone servers do not.
 ifeq ($(PYTHON_NUMPY2),)

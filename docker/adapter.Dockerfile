@@ -10,8 +10,9 @@ COPY adapter adapter
 COPY model_repository/digits model_repository/digits
 COPY model_repository/sklearn-iris model_repository/sklearn-iris
 RUN python -m venv /opt/adapter
+# What compiles it is locked by the variable, what is installed by the option.
 RUN --mount=type=cache,target=/root/.cache/pip \
-    HATCH_BUILD_HOOK_ENABLE_MYPYC=1 \
+    HATCH_BUILD_HOOK_ENABLE_MYPYC=1 PIP_CONSTRAINT=/src/constraints.txt \
     /opt/adapter/bin/pip install --disable-pip-version-check --constraint constraints.txt .
 
 

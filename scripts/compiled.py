@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+_LOCKED = ROOT / "constraints.txt"
 _STAMP = ".compiled-from"
 
 
@@ -57,7 +58,7 @@ def compile_into(folder: Path) -> None:
         # By way of the sdist: in a checkout the compiler would leave what it makes beside the sources.
         command = [sys.executable, "-m", "build", "--installer", "uv"]
         command += ["--outdir", f"{scratch}/dist", str(ROOT)]
-        environment = {**os.environ, "HATCH_BUILD_HOOK_ENABLE_MYPYC": "1"}
+        environment = {**os.environ, "HATCH_BUILD_HOOK_ENABLE_MYPYC": "1", "UV_CONSTRAINT": str(_LOCKED)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise CompileError(f"the build failed:\n{done.stdout}{done.stderr}")

@@ -14,13 +14,14 @@ from bench.processes import BenchError
 from scripts import compiled as compiling
 from tests.shipping.files import ROOT, tool
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.compiled, pytest.mark.timeout(1200)]
 
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
 HOOK = CONFIG["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["mypyc"]
 MODULES = [file.strip("/").removesuffix(".py").replace("/", ".") for file in HOOK["include"]]
-TESTED = ["contracts", "core", "integration/test_v2_limits.py", "security/test_gateway.py", "test_logs.py"]
-TESTED += ["triton/test_batcher.py"]
+TESTED = ["contracts", "core", "jobs", "security", "triton"]
+TESTED += [f"test_{name}.py" for name in ("intake", "keep_alive", "logs", "ops", "processes", "protocol")]
+TESTED += [f"integration/test_{name}.py" for name in ("hostile", "queue", "v2_limits", "v2_differential")]
 
 
 @pytest.fixture(scope="module")

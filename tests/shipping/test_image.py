@@ -25,6 +25,7 @@ from adapter.standalone.network import hold_port, port_of
 from tests.integration.certificates import Files
 from tests.shipping.files import ADAPTER, BIN, DOCKER, ROOT, TRITON, tool
 
+pytestmark = [pytest.mark.compiled, pytest.mark.timeout(600)]
 NOBODY = 65534
 
 
@@ -106,9 +107,11 @@ def build(source: Path, home: Path) -> None:
             for file in files:
                 copy(ROOT / file, source / (target if target != "./" else file))
         elif step.instruction == "RUN":
-            words = shlex.split(step.text.replace("/opt/adapter", str(home)))
-            environment = dict(word.split("=", 1) for word in words if word.startswith("HATCH_"))
-            subprocess.run(with_uv(words), cwd=source, env=os.environ | environment, check=True, timeout=300)
+            words = shlex.split(step.text.replace("/opt/adapter", str(home)).replace("/src", str(source)))
+            environment = dict(word.split("=", 1) for word in words if "=" in word and word[0].isupper())
+            if "PIP_CONSTRAINT" in environment:
+                environment["UV_BUILD_CONSTRAINT"] = environment.pop("PIP_CONSTRAINT")
+            subprocess.run(with_uv(words), cwd=source, env=os.environ | environment, check=True, timeout=500)
 
 
 def copy(file: Path, target: Path) -> None:
@@ -121,7 +124,7 @@ def copy(file: Path, target: Path) -> None:
 
 def with_uv(words: list[str]) -> list[str]:
     """The same step by uv in the place of venv and pip, which take a minute."""
-    words = [word for word in words if not word.startswith(("--mount", "HATCH_"))]
+    words = [word for word in words if not word.startswith("--mount") and not word[0].isupper()]
     if words[:3] == ["python", "-m", "venv"]:
         return [str(BIN / "uv"), "venv", "--quiet", "--python", interpreter(), *words[3:]]
     pip, install, option, *rest = words
