@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from adapter.settings import Settings
 from tests.quiet import quiet_server
 
-KEPT_S = 0.4
+KEPT_S = 1
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -29,7 +29,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 @pytest.fixture
 def client() -> Iterator[socket.socket]:
     with quiet_server(echo, Settings()) as (served, address):
-        served.config.timeout_keep_alive = KEPT_S  # type: ignore[assignment]
+        served.config.timeout_keep_alive = KEPT_S
         with socket.create_connection(address, timeout=20) as client:
             yield client
 
