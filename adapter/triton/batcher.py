@@ -1,8 +1,9 @@
 """Joins requests of one model that wait for Triton into one call.
 
-A call costs far more than a row of it, on both sides. So a request is sent at once, alone if it is alone,
-while a model has fewer calls in flight than may be; the requests that come meanwhile are joined into the next
-call. No request waits for others to come: at most it waits for a quick call to end.
+A call costs far more than a row of it, on both sides. So a request is sent at once, with those that came in
+the same turn of the event loop, while a model has fewer calls in flight than may be; the requests that come
+meanwhile are joined into the next call. No request waits for others to come: at most it waits for a call that
+is quick to end.
 """
 
 import asyncio
@@ -75,6 +76,8 @@ class _Model:
     """How long its calls take, about."""
     looking: bool = False
     """Whether somebody will look after those that wait."""
+    gathering: bool = False
+    """Whether those that wait are sent at the end of this turn of the event loop."""
     queues: OrderedDict[Kind, deque[_Waiting]] = field(default_factory=OrderedDict)
 
     def may_send(self, limits: Limits) -> bool:
@@ -131,7 +134,9 @@ class Batcher:
             queue = model.queues[kind] = deque()
         queue.append(waiting)
         model.waiting += 1
-        self._send_next(model, limits)
+        if not model.gathering:
+            model.gathering = True
+            loop.call_soon(self._send_gathered, model, limits)
         deadlines = self._deadlines
         if deadlines is None:
             deadlines = self._deadlines = Deadlines(loop, _expire)
@@ -172,6 +177,11 @@ class Batcher:
         if model.queues and model.in_flight < limits.calls and not model.looking:
             model.looking = True
             self._loop().call_later(_LONG_S, self._look, model, limits)
+
+    def _send_gathered(self, model: _Model, limits: Limits) -> None:
+        """Those that came in the same turn of the event loop have reached their queue."""
+        model.gathering = False
+        self._send_next(model, limits)
 
     def _look(self, model: _Model, limits: Limits) -> None:
         """A request waited for a quick call; if that is none, it waits no longer."""

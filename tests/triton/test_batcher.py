@@ -73,15 +73,40 @@ async def settle(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-def start(
+def start_together(
     batcher: Batcher, *requests: InferRequest, limits: Limits = LIMITS
 ) -> list[asyncio.Task[InferResponse]]:
+    """Have them come in one turn of the event loop."""
     return [asyncio.create_task(batcher.infer(request, limits, 5)) for request in requests]
+
+
+async def start(
+    batcher: Batcher, *requests: InferRequest, limits: Limits = LIMITS
+) -> list[asyncio.Task[InferResponse]]:
+    """Have each come in a turn of its own."""
+    tasks = []
+    for request in requests:
+        tasks += start_together(batcher, request, limits=limits)
+        await settle()
+    return tasks
+
+
+def test_those_that_come_together_go_together() -> None:
+    async def scenario(triton: Triton, batcher: Batcher) -> None:
+        tasks = start_together(batcher, request(1), request(2, 3), request(4))
+        await settle()
+        assert triton.sizes == [4]
+        triton.gate.set()
+        answers = await asyncio.gather(*tasks)
+        assert triton.sizes == [4]
+        assert [bytes(answer.outputs[0].data) for answer in answers] == [b"\1", b"\2\3", b"\4"]
+
+    run(scenario)
 
 
 def test_the_first_goes_at_once_and_those_that_wait_go_together() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
-        tasks = start(batcher, request(1), request(2, 3), request(4))
+        tasks = await start(batcher, request(1), request(2, 3), request(4))
         await settle()
         assert triton.sizes == [1]
         triton.gate.set()
@@ -98,7 +123,7 @@ def test_the_first_goes_at_once_and_those_that_wait_go_together() -> None:
 
 def test_a_call_holds_no_more_rows_than_the_model_takes() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
-        tasks = start(batcher, request(0), *[request(i, i, i) for i in range(1, 6)])
+        tasks = await start(batcher, request(0), *[request(i, i, i) for i in range(1, 6)])
         triton.gate.set()
         await asyncio.gather(*tasks)
         assert triton.sizes == [1, 6, 6, 3]
@@ -108,7 +133,7 @@ def test_a_call_holds_no_more_rows_than_the_model_takes() -> None:
 
 def test_as_many_calls_are_in_flight_as_may_be() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
-        tasks = start(batcher, *[request(i) for i in range(6)], limits=Limits(8, 2))
+        tasks = await start(batcher, *[request(i) for i in range(6)], limits=Limits(8, 2))
         await settle()
         assert triton.sizes == [1, 1]
         triton.gate.set()
@@ -131,10 +156,10 @@ def test_of_quick_calls_one_is_in_flight_until_many_requests_wait() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         await warm(triton, batcher)
         limits = Limits(rows=64, calls=2)
-        tasks = start(batcher, *[request(i) for i in range(16)], limits=limits)
+        tasks = await start(batcher, *[request(i) for i in range(16)], limits=limits)
         await settle()
         assert triton.sizes == [1]
-        tasks += start(batcher, *[request(i) for i in range(8)], limits=limits)
+        tasks += await start(batcher, *[request(i) for i in range(8)], limits=limits)
         await settle()
         assert triton.sizes == [1, 16]
         triton.gate.set()
@@ -148,11 +173,11 @@ def test_a_quick_model_whose_call_hangs_holds_nobody_up() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         await warm(triton, batcher)
         limits = Limits(rows=64, calls=2)
-        [hanging] = start(batcher, request(1), limits=limits)
+        [hanging] = await start(batcher, request(1), limits=limits)
         await settle()
         hung, triton.gate = triton.gate, asyncio.Event()
         triton.gate.set()
-        [other] = start(batcher, request(2), limits=limits)
+        [other] = await start(batcher, request(2), limits=limits)
         assert bytes((await asyncio.wait_for(other, 2)).outputs[0].data) == b"\2"
         assert not hanging.done()
         hung.set()
@@ -164,7 +189,7 @@ def test_a_quick_model_whose_call_hangs_holds_nobody_up() -> None:
 def test_a_call_that_is_full_does_not_wait_for_a_quick_one() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         await warm(triton, batcher)
-        tasks = start(batcher, *[request(i) for i in range(6)], limits=Limits(rows=4, calls=2))
+        tasks = await start(batcher, *[request(i) for i in range(6)], limits=Limits(rows=4, calls=2))
         await settle()
         assert triton.sizes == [1, 4]
         triton.gate.set()
@@ -177,7 +202,9 @@ def test_a_call_that_is_full_does_not_wait_for_a_quick_one() -> None:
 def test_each_server_has_a_call_of_a_quick_model() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         await warm(triton, batcher)
-        tasks = start(batcher, *[request(i) for i in range(6)], limits=Limits(rows=8, calls=6, servers=3))
+        tasks = await start(
+            batcher, *[request(i) for i in range(6)], limits=Limits(rows=8, calls=6, servers=3)
+        )
         await settle()
         assert triton.sizes == [1, 1, 1]
         triton.gate.set()
@@ -196,7 +223,7 @@ def test_only_requests_of_one_kind_are_joined() -> None:
             request(6),
             request(7),
         ]
-        tasks = start(batcher, request(1), *others)
+        tasks = await start(batcher, request(1), *others)
         triton.gate.set()
         await asyncio.gather(*tasks)
         assert sorted(triton.sizes) == [1, 1, 1, 1, 2]
@@ -207,7 +234,7 @@ def test_only_requests_of_one_kind_are_joined() -> None:
 
 def test_models_do_not_wait_for_each_other() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
-        tasks = start(batcher, request(1), request(2, model="other"))
+        tasks = await start(batcher, request(1), request(2, model="other"))
         await settle()
         assert [call.model_name for call in triton.calls] == ["m", "other"]
         triton.gate.set()
@@ -218,7 +245,7 @@ def test_models_do_not_wait_for_each_other() -> None:
 
 def test_nobody_fails_for_a_neighbour() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
-        tasks = start(batcher, request(1), request(2), request(BAD), request(3))
+        tasks = await start(batcher, request(1), request(2), request(BAD), request(3))
         triton.gate.set()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert triton.sizes == [1, 3, 1, 1, 1]
@@ -236,7 +263,7 @@ def test_nobody_fails_for_a_neighbour() -> None:
 def test_a_call_that_found_no_engine_is_not_repeated_for_each(failure: Exception) -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         triton.failure = failure
-        tasks = start(batcher, request(1), request(2), request(BAD))
+        tasks = await start(batcher, request(1), request(2), request(BAD))
         triton.gate.set()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert triton.sizes == [1, 2]
@@ -254,7 +281,7 @@ def test_a_model_that_answers_other_rows_than_asked_is_run_alone() -> None:
             )
 
         batcher = Batcher(summed, 100, Metrics())
-        tasks = start(batcher, request(1), request(2, 3), request(4))
+        tasks = await start(batcher, request(1), request(2, 3), request(4))
         triton.gate.set()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert [bytes(answer.outputs[0].data) for answer in answers if isinstance(answer, InferResponse)] == [
@@ -268,7 +295,7 @@ def test_a_model_that_answers_other_rows_than_asked_is_run_alone() -> None:
 
 def test_a_request_whose_client_is_gone_is_never_sent() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
-        tasks = start(batcher, request(1), request(2), request(3))
+        tasks = await start(batcher, request(1), request(2), request(3))
         await settle()
         tasks[1].cancel()
         triton.gate.set()
@@ -294,7 +321,7 @@ def test_each_has_its_own_deadline() -> None:
 
 def test_more_than_may_wait_are_refused() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
-        tasks = start(batcher, *[request(i) for i in range(4)])
+        tasks = await start(batcher, *[request(i) for i in range(4)])
         await settle()
         with pytest.raises(BatchQueueFull, match="3 requests wait for the model 'm' already"):
             await batcher.infer(request(9), LIMITS, 5)
@@ -309,7 +336,9 @@ def test_nothing_waits_and_nothing_is_in_flight_of_a_model_that_was_answered() -
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         triton.gate.set()
         triton.failure = InferenceFailed("broken")
-        await asyncio.gather(*start(batcher, request(1), request(BAD), request(3)), return_exceptions=True)
+        await asyncio.gather(
+            *await start(batcher, request(1), request(BAD), request(3)), return_exceptions=True
+        )
         await settle()
         assert batcher.idle
 
@@ -326,7 +355,9 @@ def test_a_call_for_several_is_in_the_trace_of_the_first_and_linked_with_each() 
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         unrecorded = TraceContext("f" * 32, "f" * 16, 0)
         everyone = [contexts[0], None, unrecorded, *contexts[1:]]
-        tasks = [asyncio.create_task(traced(batcher, c, i)) for i, c in enumerate(everyone)]
+        tasks = [asyncio.create_task(traced(batcher, everyone[0], 0))]
+        await settle()
+        tasks += [asyncio.create_task(traced(batcher, c, i)) for i, c in enumerate(everyone[1:], 1)]
         await settle()
         triton.gate.set()
         await asyncio.gather(*tasks)
@@ -359,8 +390,8 @@ def test_after_a_failed_batch_each_is_in_its_own_trace() -> None:
         tasks = [asyncio.create_task(traced(batcher, *each)) for each in elements]
         triton.gate.set()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert triton.sizes == [1, 2, 1, 1]
-        assert triton.contexts[2:] == contexts[1:]
+        assert triton.sizes == [3, 1, 1, 1]
+        assert triton.contexts[1:] == contexts
 
     with recorded() as kept:
         run(scenario)
