@@ -73,7 +73,7 @@ def compile_into(folder: Path) -> None:
 
 def _sources() -> str:
     """A digest of all that decides what is made."""
-    digest = hashlib.sha256(str(sysconfig.get_config_var("SOABI")).encode())
+    digest = hashlib.sha256(str(sysconfig.get_config_var("SOABI")).encode() + _LOCKED.read_bytes())
     for path in [ROOT / "pyproject.toml", *sorted((ROOT / "adapter").rglob("*.py"))]:
         digest.update(f"\n{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
