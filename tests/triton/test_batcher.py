@@ -107,7 +107,6 @@ def test_those_that_come_together_go_together() -> None:
 def test_the_first_goes_at_once_and_those_that_wait_go_together() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         tasks = await start(batcher, request(1), request(2, 3), request(4))
-        await settle()
         assert triton.sizes == [1]
         triton.gate.set()
         answers = await asyncio.gather(*tasks)
@@ -134,7 +133,6 @@ def test_a_call_holds_no_more_rows_than_the_model_takes() -> None:
 def test_as_many_calls_are_in_flight_as_may_be() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         tasks = await start(batcher, *[request(i) for i in range(6)], limits=Limits(8, 2))
-        await settle()
         assert triton.sizes == [1, 1]
         triton.gate.set()
         await asyncio.gather(*tasks)
@@ -157,10 +155,8 @@ def test_of_quick_calls_one_is_in_flight_until_many_requests_wait() -> None:
         await warm(triton, batcher)
         limits = Limits(rows=64, calls=2)
         tasks = await start(batcher, *[request(i) for i in range(16)], limits=limits)
-        await settle()
         assert triton.sizes == [1]
         tasks += await start(batcher, *[request(i) for i in range(8)], limits=limits)
-        await settle()
         assert triton.sizes == [1, 16]
         triton.gate.set()
         await asyncio.gather(*tasks)
@@ -174,7 +170,6 @@ def test_a_quick_model_whose_call_hangs_holds_nobody_up() -> None:
         await warm(triton, batcher)
         limits = Limits(rows=64, calls=2)
         [hanging] = await start(batcher, request(1), limits=limits)
-        await settle()
         hung, triton.gate = triton.gate, asyncio.Event()
         triton.gate.set()
         [other] = await start(batcher, request(2), limits=limits)
@@ -190,7 +185,6 @@ def test_a_call_that_is_full_does_not_wait_for_a_quick_one() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         await warm(triton, batcher)
         tasks = await start(batcher, *[request(i) for i in range(6)], limits=Limits(rows=4, calls=2))
-        await settle()
         assert triton.sizes == [1, 4]
         triton.gate.set()
         await asyncio.gather(*tasks)
@@ -205,7 +199,6 @@ def test_each_server_has_a_call_of_a_quick_model() -> None:
         tasks = await start(
             batcher, *[request(i) for i in range(6)], limits=Limits(rows=8, calls=6, servers=3)
         )
-        await settle()
         assert triton.sizes == [1, 1, 1]
         triton.gate.set()
         await asyncio.gather(*tasks)
@@ -235,7 +228,6 @@ def test_only_requests_of_one_kind_are_joined() -> None:
 def test_models_do_not_wait_for_each_other() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         tasks = await start(batcher, request(1), request(2, model="other"))
-        await settle()
         assert [call.model_name for call in triton.calls] == ["m", "other"]
         triton.gate.set()
         await asyncio.gather(*tasks)
@@ -296,7 +288,6 @@ def test_a_model_that_answers_other_rows_than_asked_is_run_alone() -> None:
 def test_a_request_whose_client_is_gone_is_never_sent() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         tasks = await start(batcher, request(1), request(2), request(3))
-        await settle()
         tasks[1].cancel()
         triton.gate.set()
         answers = await asyncio.gather(*tasks, return_exceptions=True)
@@ -322,7 +313,6 @@ def test_each_has_its_own_deadline() -> None:
 def test_more_than_may_wait_are_refused() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         tasks = await start(batcher, *[request(i) for i in range(4)])
-        await settle()
         with pytest.raises(BatchQueueFull, match="3 requests wait for the model 'm' already"):
             await batcher.infer(request(9), LIMITS, 5)
         triton.gate.set()
