@@ -5,14 +5,21 @@ alike; so on such a model jobs run one at a time, and each on a process of which
 Whoever kills that did it; whoever is answered is cleared, and the model with it.
 """
 
+import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from adapter.core.dataplane import DataPlane
+from adapter.core.errors import DeadlineExceeded, Unavailable
 
 _PATIENCE_S = 15.0
 """After so long a process is tried that was not seen to be new: some servers mend it in place."""
+_TURN_S = 1.0
+"""So long a job waits for its turn: it keeps a slot that jobs on other models could use."""
+_SHORTEST_REST_S = 1.0
+_LONGEST_REST_S = 30.0
 
 
 class Quarantine:
@@ -20,38 +27,58 @@ class Quarantine:
 
     def __init__(self, dataplane: DataPlane) -> None:
         self._dataplane = dataplane
-        self._died: dict[str, float] = {}
-        self._occupied: set[str] = set()
+        self._died: dict[str, tuple[float, float]] = {}
+        """Model → when it died first and last since it answered."""
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def died(self, model: str) -> None:
         """The model's process died, or was found dead."""
-        self._died[model] = time.monotonic()
+        now = time.monotonic()
+        first, _ = self._died.get(model, (now, now))
+        self._died[model] = first, now
 
     def answered(self, model: str) -> None:
         """The model answered a job."""
         self._died.pop(model, None)
 
-    def watches(self, model: str) -> bool:
-        """Whether jobs on the model run one at a time."""
+    def dead(self, model: str) -> bool:
+        """Whether the model's process died, and has not answered since."""
         return model in self._died
 
-    def occupied(self, model: str) -> bool:
-        """Whether a job is alone on the model now."""
-        return model in self._occupied
+    def watches(self, model: str) -> bool:
+        """Whether jobs on the model run one at a time."""
+        return self.dead(model) or self._turns[model].locked()
 
-    @contextmanager
-    def alone(self, model: str) -> Iterator[None]:
-        """Be the only suspect on the model; it must not be occupied."""
-        self._occupied.add(model)
+    @asynccontextmanager
+    async def alone(self, model: str) -> AsyncIterator[bool]:
+        """Be the only suspect on the model when it is one's turn; False where that takes too long."""
+        turn = self._turns[model]
         try:
-            yield
+            async with asyncio.timeout(_TURN_S):
+                await turn.acquire()
+        except TimeoutError:
+            yield False
+            return
+        try:
+            yield True
         finally:
-            self._occupied.discard(model)
+            turn.release()
+
+    def rest_s(self, model: str) -> float:
+        """How long to leave the model alone: the longer it has been dead, the longer it may stay so."""
+        now = time.monotonic()
+        first, _ = self._died.get(model, (now, now))
+        return min(max(_SHORTEST_REST_S, now - first), _LONGEST_REST_S)
 
     async def recovered(self, model: str) -> bool:
-        """Whether whoever dies on the model now has killed it. Raises EngineUnavailable, ModelNotFound."""
-        died = self._died.get(model)
-        if died is None or time.monotonic() - died > _PATIENCE_S:
+        """Whether whoever dies on the model now has killed it. Raises ModelNotFound."""
+        if not self.dead(model):
             return True
-        statistics = await self._dataplane.statistics(model)
+        _, last = self._died[model]
+        if time.monotonic() - last > _PATIENCE_S:
+            return True
+        try:
+            statistics = await self._dataplane.statistics(model)
+        except (Unavailable, DeadlineExceeded):
+            return False
         return sum(int(version["inference_stats"]["fail"]["count"]) for version in statistics) == 0

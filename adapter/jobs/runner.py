@@ -50,7 +50,9 @@ class Runner:
             return failure(job, "attempts_exhausted", f"its worker died {self._attempts} times")
         try:
             response = await self._infer(delivery)
-            return JobResult(response, job.form, job.batched) if response else Retry(delay_s, excused=True)
+            if response is None:
+                return Retry(self._quarantine.rest_s(job.request.model_name), excused=True)
+            return JobResult(response, job.form, job.batched)
         except (EngineUnavailable, ModelCrashed, ModelGone, ModelNotFound, DeadlineExceeded) as error:
             if isinstance(error, DeadlineExceeded) and time.time() >= job.deadline:
                 return failure(job, error.code, error.message)
@@ -64,29 +66,29 @@ class Runner:
             return failure(job, error.code, error.message)
 
     async def _infer(self, delivery: Delivery) -> InferResponse | None:
-        """The answer, or None when the engine cannot be asked now."""
+        """The answer, or None while the model's process is dead."""
         job, model = delivery.job, delivery.job.request.model_name
         if time.time() >= job.deadline:
             raise DeadlineExceeded("the deadline passed before the request could run")
         if delivery.attempt <= _CROWD_ATTEMPTS and not self._quarantine.watches(model):
             return await self._ask(job)
-        if self._quarantine.occupied(model):
-            return None
-        with self._quarantine.alone(model):
+        async with self._quarantine.alone(model) as turn:
             try:
-                if not await self._quarantine.recovered(model):
-                    return None
-            except (EngineUnavailable, DeadlineExceeded):
-                return None
-            return await self._ask(job)
+                if turn and await self._quarantine.recovered(model):
+                    return await self._ask(job)
+            except ModelGone:
+                # Nothing has run; and one that died is being loaded anew.
+                if not self._quarantine.dead(model):
+                    raise
+        return None
 
-    async def _ask(self, job: Job) -> InferResponse | None:
+    async def _ask(self, job: Job) -> InferResponse:
         request = job.request
         try:
             metadata = await self._dataplane.metadata(request.model_name, request.model_version)
-        except (EngineUnavailable, DeadlineExceeded):
-            # Nothing has run, so nothing can be the job's doing.
-            return None
+        except (EngineUnavailable, DeadlineExceeded) as error:
+            # Nothing has run here either.
+            raise Unavailable(error.message) from error
         timeout_s = min(job.deadline - time.time(), self._timeout_s)
         try:
             response = await self._dataplane.infer(metadata, request, timeout_s)

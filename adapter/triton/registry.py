@@ -41,6 +41,7 @@ class Registry:
         self._ttl_s = ttl_s
         self._snapshot: _Snapshot | None = None
         self._refresh: asyncio.Task[_Snapshot] | None = None
+        self._said: dict[tuple[str, str], ModelMetadata] = {}
         self._last_ready: dict[str, float] = {}
 
     async def models(self) -> Sequence[ModelVersion]:
@@ -61,7 +62,7 @@ class Registry:
             snapshot.describing[key] = task
         try:
             # A waiter that hangs up must not cancel the look-up for the others.
-            snapshot.described[key] = await asyncio.shield(task)
+            snapshot.described[key] = self._said[key] = await asyncio.shield(task)
         finally:
             # A failure is not believed: the next one asks again.
             if task.done():
@@ -69,8 +70,8 @@ class Registry:
         return snapshot.described[key]
 
     def known(self, name: str, version: str) -> ModelMetadata | None:
-        """What was said last, if it was; asks nobody."""
-        return self._snapshot.described.get((name, version)) if self._snapshot else None
+        """What `metadata` said last, also when it is time to ask again, which this never does."""
+        return self._said.get((name, version))
 
     def forget(self) -> None:
         """Ask Triton again at the next look-up."""
@@ -94,6 +95,8 @@ class Registry:
                 if model.state and model.reason != "unloaded"
             ]
             self._snapshot = _Snapshot(lines, self._ttl_s)
+            served = {line.name for line in lines}
+            self._said = {key: said for key, said in self._said.items() if key[0] in served}
             now = time.monotonic()
             self._last_ready = {name: at for name, at in self._last_ready.items() if now - at < _RELOAD_S}
             self._last_ready |= {line.name: now for line in lines if line.ready}

@@ -26,6 +26,7 @@ from adapter.core.types import (
     JobResult,
     ModelMetadata,
 )
+from adapter.jobs.quarantine import Quarantine
 from adapter.jobs.runner import Retry, Runner
 from tests.fakes import FakeEngine, model
 
@@ -41,7 +42,9 @@ class Engine(FakeEngine):
         self.away = False
         self.dead = False
         self.failed = 0
+        self.takes_s = 0.0
         self.ran: list[str] = []
+        self.at_once = self.most_at_once = 0
 
     async def metadata(self, name: str, version: str = "") -> ModelMetadata:
         if self.away:
@@ -50,7 +53,10 @@ class Engine(FakeEngine):
 
     async def infer(self, request: InferRequest, timeout_s: float) -> InferResponse:
         self.ran.append(request.id)
-        await asyncio.sleep(0)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(self.takes_s)
+        self.at_once -= 1
         if self.error:
             raise self.error
         if self.dead or "poison" in request.parameters:
@@ -210,15 +216,53 @@ def test_a_dead_model_is_not_asked_before_it_is_revived() -> None:
     asyncio.run(check())
 
 
-def test_a_suspect_runs_alone() -> None:
+def test_suspects_run_one_after_the_other_and_nobody_beside_them() -> None:
     async def check() -> None:
         engine = Engine()
         runs = runner(engine)
-        first, second = await asyncio.gather(runs.run(Delivery("a", 3)), runs.run(Delivery("b", 3)))
-        assert isinstance(first, JobResult)
-        assert second == Retry(4.0, excused=True)
+        deliveries = [Delivery("a", 3), Delivery("b", 3), Delivery("new", 1)]
+        outcomes = await asyncio.gather(*map(runs.run, deliveries))
+        assert all(isinstance(outcome, JobResult) for outcome in outcomes)
+        assert (engine.ran, engine.most_at_once) == (["a", "b", "new"], 1)
 
     asyncio.run(check())
+
+
+def test_a_suspect_does_not_keep_its_slot_for_long() -> None:
+    async def check() -> None:
+        engine = Engine()
+        engine.takes_s = 1.5
+        runs = runner(engine)
+        first, second = await asyncio.gather(runs.run(Delivery("a", 3)), runs.run(Delivery("b", 3)))
+        assert isinstance(first, JobResult)
+        assert second == Retry(1.0, excused=True)
+        assert engine.ran == ["a"]
+
+    asyncio.run(check())
+
+
+def test_a_suspect_is_excused_while_its_model_is_loaded_anew() -> None:
+    async def check() -> None:
+        engine = Engine()
+        runs = runner(engine)
+        assert await runs.run(Delivery("bad", poison=True)) == Retry(1.0, excused=False)
+        engine.revive()
+        engine.error = ModelGone("x")
+        assert await runs.run(Delivery("a", 5)) == Retry(1.0, excused=True)
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize(("dead_s", "rest_s"), [(0.0, 1.0), (7.0, 7.0), (3600.0, 30.0)])
+def test_the_longer_a_model_is_dead_the_longer_it_rests(
+    monkeypatch: pytest.MonkeyPatch, dead_s: float, rest_s: float
+) -> None:
+    quarantine = Quarantine(DataPlane(Engine()))
+    clock = iter([100.0, 100.0 + dead_s, 100.0 + dead_s])
+    monkeypatch.setattr("adapter.jobs.quarantine.time.monotonic", lambda: next(clock))
+    quarantine.died("m")
+    quarantine.died("m")
+    assert quarantine.rest_s("m") == rest_s
 
 
 def test_a_delay_has_an_end() -> None:

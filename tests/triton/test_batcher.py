@@ -13,6 +13,7 @@ from adapter.core.errors import (
     EngineUnavailable,
     InferenceFailed,
     InvalidInput,
+    ModelCrashed,
 )
 from adapter.core.metrics import Metrics
 from adapter.core.trace_context import TraceContext
@@ -251,8 +252,10 @@ def test_nobody_fails_for_a_neighbour() -> None:
     run(scenario)
 
 
-@pytest.mark.parametrize("failure", [EngineUnavailable("away"), DeadlineExceeded("late")])
-def test_a_call_that_found_no_engine_is_not_repeated_for_each(failure: Exception) -> None:
+@pytest.mark.parametrize(
+    "failure", [EngineUnavailable("away"), DeadlineExceeded("late"), ModelCrashed("not healthy")]
+)
+def test_a_call_that_nobody_is_left_to_answer_is_not_repeated_for_each(failure: Exception) -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         triton.failure = failure
         tasks = await start(batcher, request(1), request(2), request(BAD))

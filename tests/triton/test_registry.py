@@ -216,6 +216,28 @@ def test_what_triton_said_is_believed_for_a_time(transport: FakeTransport) -> No
     asyncio.run(scenario())
 
 
+def test_what_was_said_is_known_until_something_else_is_said(transport: FakeTransport) -> None:
+    """A request is on its way when others ask again: it must not lose its neighbours by that."""
+
+    async def scenario() -> None:
+        models = registry(transport, ttl_s=0)
+        assert models.known("m", "") is None
+        said = await models.metadata("m", "")
+        await models.models()
+        assert models.known("m", "") is said
+        models.forget()
+        assert models.known("m", "") is said
+        transport.config["max_batch_size"] = 4
+        said = await models.metadata("m", "")
+        assert models.known("m", "") is said
+        assert said.max_batch_size == 4
+        transport.lines = [("other", "1", "READY", "")]
+        await models.models()
+        assert models.known("m", "") is None
+
+    asyncio.run(scenario())
+
+
 def test_after_forget_triton_is_asked_at_once(transport: FakeTransport) -> None:
     async def scenario() -> None:
         models = registry(transport)
