@@ -21,9 +21,9 @@ from adapter.core.errors import (
     AdapterError,
     BatchQueueFull,
     DeadlineExceeded,
-    EngineUnavailable,
     InferenceFailed,
-    ModelCrashed,
+    ModelNotFound,
+    Unavailable,
 )
 from adapter.core.metrics import Metrics
 from adapter.core.rows import cut_answer, join_inputs
@@ -220,8 +220,8 @@ class Batcher:
                 answer = await self._send(joined, left, len(batch))
                 answers = cut_answer(answer, [waiting.rows for waiting in batch])
         except AdapterError as error:
-            if len(batch) > 1 and not isinstance(error, DeadlineExceeded | EngineUnavailable | ModelCrashed):
-                # Nobody fails for a neighbour, unless that took down what would answer him.
+            if len(batch) > 1 and not isinstance(error, DeadlineExceeded | Unavailable | ModelNotFound):
+                # Nobody fails for a neighbour. What is said of the model or of Triton is said to all.
                 await asyncio.gather(*(self._call([waiting]) for waiting in batch))
                 return
             for waiting in batch:

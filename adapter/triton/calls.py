@@ -28,6 +28,10 @@ class NotSent(CallFailed):
     """The call did not get there, or the server says that it has not looked at it: it may be made again."""
 
 
+class Answered(CallFailed):
+    """The status is the server's own."""
+
+
 class Call:
     """One call."""
 
@@ -54,7 +58,7 @@ class Call:
             details = f"an answer without a status of gRPC's, HTTP status {http}"
             return CallFailed(grpc.StatusCode.UNAVAILABLE, details)
         code = _CODES.get(int(status[:4]), grpc.StatusCode.UNKNOWN)
-        return CallFailed(code, unquote(self.fields.get(b"grpc-message", b"").decode("latin-1")))
+        return Answered(code, unquote(self.fields.get(b"grpc-message", b"").decode("latin-1")))
 
     def _message(self) -> memoryview | CallFailed:
         """The one message behind its prefix: a byte that says whether it is compressed, and its size."""

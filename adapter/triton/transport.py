@@ -23,7 +23,7 @@ from adapter.core.errors import (
 )
 from adapter.core.types import InferResponse, RegionKind
 from adapter.core.wire import decode_response, request_parts
-from adapter.triton.calls import CallFailed, NotSent, Parts
+from adapter.triton.calls import Answered, CallFailed, NotSent, Parts
 from adapter.triton.errors import Silent, Unreached
 from adapter.triton.layout import Layout
 from adapter.triton.unary import UnaryClient
@@ -45,6 +45,10 @@ _OPTIONS = [
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
 ]
+_NOT_READY = ("not ready", "not at ready state", "stopped accepting")
+"""What Triton says of a server, of a version, and of a model on its way out."""
+_ENDING = "Cancelling all calls"
+"""What gRPC says for a server that ends."""
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d+\Z")
 _LARGE = 16 << 20
 CONTROL_TIMEOUT_S = 5.0
@@ -102,7 +106,7 @@ class GrpcTransport:
             try:
                 return await self._lean.call(_INFER, parts, timeout_s, metadata)
             except CallFailed as error:
-                raise _translate(error.code, error.details, sent=not isinstance(error, NotSent)) from error
+                raise _translate(error) from error
         request = b"".join(parts)
         del parts
         if len(request) < _LARGE:
@@ -181,8 +185,8 @@ class GrpcTransport:
             yield
         except grpc.aio.AioRpcError as error:
             details = error.details() or ""
-            sent = "failed to connect" not in details
-            raise _translate(error.code(), details, sent=sent) from error
+            failed = NotSent if "failed to connect" in details else CallFailed
+            raise _translate(failed(error.code(), details)) from error
         except grpc.aio.UsageError as error:
             raise EngineUnavailable("the connection to Triton is closed") from error
 
@@ -201,13 +205,10 @@ def read_answer(answer: bytes | memoryview) -> InferResponse:
         raise InferenceFailed("Triton's answer is not a ModelInferResponse") from error
 
 
-def _translate(code: grpc.StatusCode, details: str, *, sent: bool) -> AdapterError:
-    """A gRPC status → the tree of errors; Triton's own words tell apart what its codes do not.
-
-    `sent` is False of a call that certainly did not reach Triton.
-    """
-    message = _cleaned(details)
-    match code:
+def _translate(error: CallFailed) -> AdapterError:
+    """A gRPC status → the tree of errors; Triton's own words tell apart what its codes do not."""
+    message = _cleaned(error.details)
+    match error.code:
         case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.OUT_OF_RANGE:
             return InvalidInput(message)
         case grpc.StatusCode.NOT_FOUND:
@@ -220,14 +221,18 @@ def _translate(code: grpc.StatusCode, details: str, *, sent: bool) -> AdapterErr
             return Unavailable("Triton's queue for this model is full")
         case grpc.StatusCode.INTERNAL if "is not healthy" in message:
             return ModelCrashed(message)
-        case grpc.StatusCode.UNAVAILABLE if "not ready" in message:
+        case grpc.StatusCode.UNAVAILABLE if "timeout expired" in message:
+            return DeadlineExceeded("the request's timeout passed in Triton's queue for this model")
+        case grpc.StatusCode.UNAVAILABLE if any(words in message for words in _NOT_READY):
             return ModelNotReady(message)
-        case grpc.StatusCode.UNAVAILABLE if not sent:
+        case grpc.StatusCode.UNAVAILABLE if isinstance(error, NotSent):
             return Unreached("Triton cannot be reached")
+        case grpc.StatusCode.UNAVAILABLE if isinstance(error, Answered) and message != _ENDING:
+            return Unavailable(message)
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             return EngineUnavailable("Triton cannot be reached")
         case _:
-            return InferenceFailed(message or f"Triton answered {code.name}")
+            return InferenceFailed(message or f"Triton answered {error.code.name}")
 
 
 def _cleaned(message: str) -> str:

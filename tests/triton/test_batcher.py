@@ -14,6 +14,9 @@ from adapter.core.errors import (
     InferenceFailed,
     InvalidInput,
     ModelCrashed,
+    ModelNotFound,
+    ModelNotReady,
+    Unavailable,
 )
 from adapter.core.metrics import Metrics
 from adapter.core.trace_context import TraceContext
@@ -142,6 +145,12 @@ def test_as_many_calls_are_in_flight_as_may_be() -> None:
     run(scenario)
 
 
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, calls are quick, and no request has waited for long."""
+    monkeypatch.setattr("adapter.triton.batcher._LONG_S", 60.0)
+
+
 async def warm(triton: Triton, batcher: Batcher) -> None:
     """Have the model be known as one whose calls are quick."""
     triton.gate.set()
@@ -151,6 +160,7 @@ async def warm(triton: Triton, batcher: Batcher) -> None:
     triton.calls.clear()
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_of_quick_calls_one_is_in_flight_until_many_requests_wait() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         await warm(triton, batcher)
@@ -182,6 +192,7 @@ def test_a_quick_model_whose_call_hangs_holds_nobody_up() -> None:
     run(scenario)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_call_that_is_full_does_not_wait_for_a_quick_one() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         await warm(triton, batcher)
@@ -194,6 +205,7 @@ def test_a_call_that_is_full_does_not_wait_for_a_quick_one() -> None:
     run(scenario)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_each_server_has_a_call_of_a_quick_model() -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         await warm(triton, batcher)
@@ -253,9 +265,17 @@ def test_nobody_fails_for_a_neighbour() -> None:
 
 
 @pytest.mark.parametrize(
-    "failure", [EngineUnavailable("away"), DeadlineExceeded("late"), ModelCrashed("not healthy")]
+    "failure",
+    [
+        EngineUnavailable("away"),
+        DeadlineExceeded("late"),
+        ModelCrashed("not healthy"),
+        ModelNotReady("loading"),
+        ModelNotFound("gone"),
+        Unavailable("Triton's queue for this model is full"),
+    ],
 )
-def test_a_call_that_nobody_is_left_to_answer_is_not_repeated_for_each(failure: Exception) -> None:
+def test_what_is_said_to_all_is_not_asked_again_for_each(failure: Exception) -> None:
     async def scenario(triton: Triton, batcher: Batcher) -> None:
         triton.failure = failure
         tasks = await start(batcher, request(1), request(2), request(BAD))

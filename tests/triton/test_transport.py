@@ -17,6 +17,7 @@ from adapter.core.errors import (
     InferenceFailed,
     InvalidInput,
     ModelNotFound,
+    ModelNotReady,
     Unavailable,
 )
 from adapter.triton.transport import GrpcTransport
@@ -26,7 +27,6 @@ STATUSES = [
     (grpc.StatusCode.NOT_FOUND, ModelNotFound),
     (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceeded),
     (grpc.StatusCode.RESOURCE_EXHAUSTED, Unavailable),
-    (grpc.StatusCode.UNAVAILABLE, EngineUnavailable),
     (grpc.StatusCode.INTERNAL, InferenceFailed),
     (grpc.StatusCode.UNKNOWN, InferenceFailed),
 ]
@@ -123,6 +123,48 @@ def test_a_status_becomes_an_error_of_ours_with_its_message(
                 assert caught.value.message == "ungültig: 100 % of “it”"
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("Request timeout expired", DeadlineExceeded),
+        ("Exceeds maximum queue size", Unavailable),
+        ("Server not ready", ModelNotReady),
+        ("model 'm', version 1 is not at ready state", ModelNotReady),
+        (
+            "Server is stopping, scheduler for model has stopped accepting new inference requests",
+            ModelNotReady,
+        ),
+        ("Cancelling all calls", EngineUnavailable),
+    ],
+)
+def test_a_triton_that_says_unavailable_is_not_away(
+    lean: bool, said: str, expected: type[AdapterError]
+) -> None:
+    assert refusal(lean, said) is expected
+
+
+def test_a_model_may_say_that_it_is_unavailable() -> None:
+    assert refusal(True, "the database is being restored") is Unavailable
+    # Of grpc.aio's errors nobody can tell whether they are the server's or its own.
+    assert refusal(False, "the database is being restored") is EngineUnavailable
+
+
+def refusal(lean: bool, said: str) -> type[AdapterError]:
+    """What becomes of UNAVAILABLE with these words of the server's."""
+
+    async def answer(_: bytes, context: Any) -> bytes:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, said)
+        raise AssertionError
+
+    async def scenario() -> type[AdapterError]:
+        async with connected(lean, answer) as (_, transport):
+            with pytest.raises(AdapterError) as caught:
+                await transport.infer([b"x"], 30)
+            return caught.type
+
+    return asyncio.run(scenario())
 
 
 def test_a_call_ends_at_its_deadline_and_the_next_one_does_not_notice(lean: bool) -> None:
