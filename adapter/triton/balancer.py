@@ -31,7 +31,10 @@ Call = Callable[[Endpoint, float], Coroutine[Any, Any, T]]
 _GRACE_S = 0.25
 """An index waits so long for servers that are slow to tell theirs; then what they told last counts."""
 _MOST_LOST = 2
-"""A request under which so many servers went is sent to no other: it may be its doing."""
+"""A request under which so many servers, or the model's processes on them, went is sent to no other.
+
+It may be its doing.
+"""
 _CONTROL_TIMEOUT_S = 5.0
 
 
@@ -111,6 +114,7 @@ class Balancer:
                     # Whoever was on it when it died may have done it.
                     raise
                 error = failure
+                lost += 1
             except EngineUnavailable as failure:
                 error = failure
                 lost += not isinstance(failure, Unreached)

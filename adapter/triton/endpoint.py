@@ -21,6 +21,8 @@ _LOOK_TIMEOUT_S = 3.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 1.0
 """Between looks while it is away; each pause is twice as long as the one before."""
 _DOUBT_S = 1.0
+_DEAD_S = 15.0
+"""After so long a model's process may be another one."""
 
 
 class Endpoint:
@@ -48,7 +50,8 @@ class Endpoint:
         self._calls: set[asyncio.Task[Any]] = set()
         self._looks: set[asyncio.Task[None]] = set()
         self._doubts: dict[str, float] = {}
-        self._died: dict[str, float] = {}
+        self._died: dict[str, tuple[float, float]] = {}
+        """Model → when its process was found dead first and last."""
         self._seen = 0.0
         self._watching: asyncio.Task[None] | None = None
 
@@ -106,6 +109,8 @@ class Endpoint:
         if self.fault or ready != self.ready:
             self.fault, self.ready = "", ready
             self.models = frozenset(name for name, _ in ready)
+            # One that was gone has a new process.
+            self._died = {model: at for model, at in self._died.items() if model in self.models}
             self._changed()
 
     def _leave(self, error: AdapterError) -> None:
@@ -136,7 +141,12 @@ class Endpoint:
 
     def died(self, model: str, asked: float) -> bool:
         """The model's process was found dead by a call of that time; whether it was known before."""
-        return self._died.setdefault(model, asyncio.get_running_loop().time()) < asked
+        now = asyncio.get_running_loop().time()
+        first, last = self._died.get(model, (now, now))
+        if now - last > _DEAD_S:
+            first = now
+        self._died[model] = first, now
+        return first < asked
 
     def works(self, model: str) -> None:
         """The model answered."""

@@ -198,6 +198,44 @@ def test_a_model_that_was_found_dead_is_asked_for_elsewhere() -> None:
     run("ab", scenario)
 
 
+def test_a_model_that_was_loaded_anew_is_not_known_to_be_dead() -> None:
+    """Who kills it then is not sent on, to kill the next one."""
+
+    async def scenario(tritons: Tritons) -> None:
+        a = tritons.all["a"]
+        a.outcome = ModelCrashed("the stub process is not healthy")
+        for crashes in (1, 2):
+            crashed = 0
+            for _ in range(4):
+                try:
+                    await tritons.ask()
+                except ModelCrashed:
+                    crashed += 1
+            assert (crashed, a.asked) == (1, crashes)
+            for state in ("LOADING", "READY"):
+                a.lines = [("m", "1", state, "")]
+                await tritons.balancer.repository_index()
+            await asyncio.sleep(1.01)
+
+    run("ab", scenario)
+
+
+def test_a_request_that_found_two_dead_processes_is_sent_to_no_third() -> None:
+    async def scenario(tritons: Tritons) -> None:
+        for triton in tritons.all.values():
+            triton.outcome = ModelCrashed("the stub process is not healthy")
+        for asked in (1, 2, 3, 4):
+            with pytest.raises(ModelCrashed):
+                await tritons.ask()
+            assert sum(triton.asked for triton in tritons.all.values()) == asked
+        await asyncio.sleep(1.01)
+        with pytest.raises(ModelCrashed):
+            await tritons.ask()
+        assert sum(triton.asked for triton in tritons.all.values()) == 6
+
+    run("abcd", scenario)
+
+
 def test_one_that_falls_silent_is_waited_for_when_there_is_no_other() -> None:
     async def scenario(tritons: Tritons) -> None:
         going_on = asyncio.Event()
