@@ -21,6 +21,7 @@ AdapterError
     │   └── ModelGone     it went while the request was on its way
     ├── ModelCrashed      the model's process died; it is being started again
     ├── EngineUnavailable Triton does not answer
+    │   └── EngineUnreached  nor was it asked: there is no connection
     ├── QueueUnavailable  NATS does not answer
     ├── QueueFull         the queue's limit is reached
     └── BatchQueueFull    as many requests wait for this model as may
@@ -161,6 +162,10 @@ class EngineUnavailable(Unavailable):
     """Triton cannot be reached."""
 
     code = "engine_unavailable"
+
+
+class EngineUnreached(EngineUnavailable):
+    """No connection to Triton could be made: the request was not sent."""
 
 
 class QueueUnavailable(Unavailable):

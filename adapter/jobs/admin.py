@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from adapter.core.types import JobError, JobResult
-from adapter.jobs import backlog, messages, scan
+from adapter.jobs import backlog, messages, notes, scan
 from adapter.jobs.connection import Connection, Stored
 from adapter.jobs.results import Results
 from adapter.jobs.streams import INPUTS, JOBS, NOTES, RESULTS
@@ -88,6 +88,7 @@ class QueueAdmin:
         now = datetime.now(UTC).timestamp()
         again = job._replace(deadline=now + timeout_s, replaces=stored.sequence)
         content = {**messages.job_headers(again), messages.CHUNKS: pointer}
+        await notes.forget_excuses(self._connection, job.id)
         await self._connection.publish(messages.job_subject(job.client, job.id), b"", content)
         return True
 

@@ -34,11 +34,20 @@ async def claim(connection: Connection, client: str, wanted: IdempotencyKey, job
 
 async def excused(connection: Connection, job_id: str) -> int:
     """How many deliveries of the job do not count as attempts."""
-    found = await connection.last(NOTES, f"miaas.excuses.{job_id}", direct=False)
+    found = await connection.last(NOTES, _excuses(job_id), direct=False)
     return int(found.payload) if found else 0
 
 
 async def excuse(connection: Connection, job_id: str) -> None:
     """One more delivery of the job does not count: it says nothing about the job."""
     count = await excused(connection, job_id) + 1
-    await connection.publish(f"miaas.excuses.{job_id}", b"%d" % count, {})
+    await connection.publish(_excuses(job_id), b"%d" % count, {})
+
+
+async def forget_excuses(connection: Connection, job_id: str) -> None:
+    """The job begins anew: its deliveries are counted from 1 again."""
+    await connection.purge(NOTES, _excuses(job_id))
+
+
+def _excuses(job_id: str) -> str:
+    return f"miaas.excuses.{job_id}"

@@ -12,12 +12,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from adapter.core.dataplane import DataPlane
-from adapter.core.errors import DeadlineExceeded, Unavailable
+from adapter.core.errors import AdapterError, ModelNotFound
 
 _PATIENCE_S = 15.0
 """After so long a process is tried that was not seen to be new: some servers mend it in place."""
 _TURN_S = 1.0
-"""So long a job waits for its turn: it keeps a slot that jobs on other models could use."""
+"""So long a job waits for its turn: it keeps a slot that jobs on other models could use.
+
+So long nobody runs beside it, while nobody died: who takes longer is slow rather than a killer.
+"""
 _SHORTEST_REST_S = 1.0
 _LONGEST_REST_S = 30.0
 
@@ -30,6 +33,8 @@ class Quarantine:
         self._died: dict[str, tuple[float, float]] = {}
         """Model → when it died first and last since it answered."""
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._begun: dict[str, float] = {}
+        """Model → when the turn began that somebody has on it."""
 
     def died(self, model: str) -> None:
         """The model's process died, or was found dead."""
@@ -47,11 +52,11 @@ class Quarantine:
 
     def watches(self, model: str) -> bool:
         """Whether jobs on the model run one at a time."""
-        return self.dead(model) or self._turns[model].locked()
+        return self.dead(model) or time.monotonic() - self._begun.get(model, -_TURN_S) < _TURN_S
 
     @asynccontextmanager
     async def alone(self, model: str) -> AsyncIterator[bool]:
-        """Be the only suspect on the model when it is one's turn; False where that takes too long."""
+        """Be the only suspect on the model when it is one's turn; gives False where that takes too long."""
         turn = self._turns[model]
         try:
             async with asyncio.timeout(_TURN_S):
@@ -59,9 +64,11 @@ class Quarantine:
         except TimeoutError:
             yield False
             return
+        self._begun[model] = time.monotonic()
         try:
             yield True
         finally:
+            del self._begun[model]
             turn.release()
 
     def rest_s(self, model: str) -> float:
@@ -79,6 +86,8 @@ class Quarantine:
             return True
         try:
             statistics = await self._dataplane.statistics(model)
-        except (Unavailable, DeadlineExceeded):
+        except ModelNotFound:
+            raise
+        except AdapterError:
             return False
         return sum(int(version["inference_stats"]["fail"]["count"]) for version in statistics) == 0

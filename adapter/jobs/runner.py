@@ -8,6 +8,7 @@ from adapter.core.errors import (
     AdapterError,
     DeadlineExceeded,
     EngineUnavailable,
+    EngineUnreached,
     ModelCrashed,
     ModelGone,
     ModelNotFound,
@@ -47,7 +48,9 @@ class Runner:
         if delivery.lost:
             return failure(job, delivery.lost.code, delivery.lost.message)
         if delivery.attempt > self._attempts:
-            return failure(job, "attempts_exhausted", f"its worker died {self._attempts} times")
+            return failure(
+                job, "attempts_exhausted", f"{self._attempts} workers took it up, and none ended it"
+            )
         try:
             response = await self._infer(delivery)
             if response is None:
@@ -74,7 +77,7 @@ class Runner:
             return await self._ask(job)
         async with self._quarantine.alone(model) as turn:
             try:
-                if turn and await self._quarantine.recovered(model):
+                if (turn or not self._quarantine.dead(model)) and await self._quarantine.recovered(model):
                     return await self._ask(job)
             except ModelGone:
                 # Nothing has run; and one that died is being loaded anew.
@@ -92,6 +95,8 @@ class Runner:
         timeout_s = min(job.deadline - time.time(), self._timeout_s)
         try:
             response = await self._dataplane.infer(metadata, request, timeout_s)
+        except EngineUnreached as error:
+            raise Unavailable(error.message) from error
         except (EngineUnavailable, ModelCrashed):
             self._quarantine.died(request.model_name)
             raise

@@ -120,8 +120,10 @@ class Worker:
                 return "given_back"
             return await self._finish(delivery, outcome)
         except AdapterError as error:
-            # The message stands: it is delivered again after ack_wait.
+            # The message stands: it is delivered again after ack_wait, which does not count against the job.
             _log.warning("job not settled", job=job.id, reason=error.message)
+            with suppress(AdapterError):
+                await delivery.give_back(self._settings.ack_wait_s, excused=True)
         except Exception:
             _log.exception("job not settled", job=job.id)
         return "unsettled"

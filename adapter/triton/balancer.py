@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from adapter.core.errors import (
     AdapterError,
     EngineUnavailable,
+    EngineUnreached,
     ModelCrashed,
     ModelNotFound,
     ModelNotReady,
@@ -18,7 +19,7 @@ from adapter.core.errors import (
 )
 from adapter.core.metrics import Metrics
 from adapter.triton.endpoint import Endpoint
-from adapter.triton.errors import Silent, Unreached
+from adapter.triton.errors import Silent
 from adapter.triton.names import Address, Names
 from adapter.triton.pool import Pool, away, union
 from adapter.triton.statistics import total
@@ -117,12 +118,13 @@ class Balancer:
                 lost += 1
             except EngineUnavailable as failure:
                 error = failure
-                lost += not isinstance(failure, Unreached)
+                lost += not isinstance(failure, EngineUnreached)
         if error is None:
             raise self._away(model)
         if isinstance(error, EngineUnavailable):
             asked_of = ", ".join(each.address for each in tried)
-            raise EngineUnavailable(f"{error.message}: {asked_of}") from error
+            kind = EngineUnavailable if lost else type(error)
+            raise kind(f"{error.message}: {asked_of}") from error
         raise error
 
     def _away(self, model: str) -> AdapterError:

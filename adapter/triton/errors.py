@@ -3,9 +3,5 @@
 from adapter.core.errors import EngineUnavailable
 
 
-class Unreached(EngineUnavailable):
-    """No connection could be made: the request was not sent."""
-
-
 class Silent(EngineUnavailable):
     """It is connected and says nothing: it may be stopped, or cut off without a word."""

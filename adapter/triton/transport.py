@@ -14,6 +14,7 @@ from adapter.core.errors import (
     AdapterError,
     DeadlineExceeded,
     EngineUnavailable,
+    EngineUnreached,
     InferenceFailed,
     InvalidInput,
     ModelCrashed,
@@ -24,7 +25,7 @@ from adapter.core.errors import (
 from adapter.core.types import InferResponse, RegionKind
 from adapter.core.wire import decode_response, request_parts
 from adapter.triton.calls import Answered, CallFailed, NotSent, Parts
-from adapter.triton.errors import Silent, Unreached
+from adapter.triton.errors import Silent
 from adapter.triton.layout import Layout
 from adapter.triton.unary import UnaryClient
 
@@ -226,7 +227,7 @@ def _translate(error: CallFailed) -> AdapterError:
         case grpc.StatusCode.UNAVAILABLE if any(words in message for words in _NOT_READY):
             return ModelNotReady(message)
         case grpc.StatusCode.UNAVAILABLE if isinstance(error, NotSent):
-            return Unreached("Triton cannot be reached")
+            return EngineUnreached("Triton cannot be reached")
         case grpc.StatusCode.UNAVAILABLE if isinstance(error, Answered) and message != _ENDING:
             return Unavailable(message)
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:

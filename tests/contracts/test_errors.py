@@ -32,6 +32,7 @@ EXPECTED: dict[str, tuple[int, str]] = {
     "ModelGone": (503, "model_not_ready"),
     "ModelCrashed": (503, "model_crashed"),
     "EngineUnavailable": (503, "engine_unavailable"),
+    "EngineUnreached": (503, "engine_unavailable"),
     "QueueUnavailable": (503, "queue_unavailable"),
     "QueueFull": (503, "queue_full"),
     "BatchQueueFull": (503, "batch_queue_full"),

@@ -12,6 +12,7 @@ from adapter.core.errors import (
     AdapterError,
     DeadlineExceeded,
     EngineUnavailable,
+    EngineUnreached,
     InferenceFailed,
     InvalidInput,
     ModelCrashed,
@@ -39,10 +40,12 @@ class Engine(FakeEngine):
     def __init__(self) -> None:
         super().__init__()
         self.error: AdapterError | None = None
+        self.statistics_error: AdapterError | None = None
         self.away = False
         self.dead = False
         self.failed = 0
         self.takes_s = 0.0
+        self.gates: dict[str, asyncio.Event] = {}
         self.ran: list[str] = []
         self.at_once = self.most_at_once = 0
 
@@ -56,6 +59,8 @@ class Engine(FakeEngine):
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(self.takes_s)
+        if gate := self.gates.get(request.id):
+            await gate.wait()
         self.at_once -= 1
         if self.error:
             raise self.error
@@ -66,6 +71,8 @@ class Engine(FakeEngine):
         return ANSWER
 
     async def statistics(self, name: str = "", version: str = "") -> Sequence[Mapping[str, Any]]:
+        if self.statistics_error:
+            raise self.statistics_error
         return [{"inference_stats": {"fail": {"count": self.failed}}}]
 
     def revive(self) -> None:
@@ -146,6 +153,21 @@ def test_triton_away_excuses_the_job() -> None:
     engine.away = True
     assert run(engine, Delivery("a", 5)) == Retry(16.0, excused=True)
     assert engine.ran == []
+
+
+def test_a_triton_that_was_not_reached_excuses_the_job() -> None:
+    async def check() -> None:
+        engine = Engine()
+        runs = runner(engine)
+        engine.error = EngineUnreached("Triton cannot be reached")
+        assert await runs.run(Delivery("a", 5)) == Retry(16.0, excused=True)
+        # Nobody died: others run side by side.
+        engine.error = None
+        both = await asyncio.gather(runs.run(Delivery("x")), runs.run(Delivery("y")))
+        assert all(isinstance(outcome, JobResult) for outcome in both)
+        assert engine.most_at_once == 2
+
+    asyncio.run(check())
 
 
 def test_past_its_deadline_a_job_does_not_run() -> None:
@@ -231,12 +253,46 @@ def test_suspects_run_one_after_the_other_and_nobody_beside_them() -> None:
 def test_a_suspect_does_not_keep_its_slot_for_long() -> None:
     async def check() -> None:
         engine = Engine()
-        engine.takes_s = 1.5
         runs = runner(engine)
+        assert await runs.run(Delivery("bad", poison=True)) == Retry(1.0, excused=False)
+        engine.revive()
+        engine.takes_s = 1.5
         first, second = await asyncio.gather(runs.run(Delivery("a", 3)), runs.run(Delivery("b", 3)))
         assert isinstance(first, JobResult)
-        assert second == Retry(1.0, excused=True)
-        assert engine.ran == ["a"]
+        assert isinstance(second, Retry)
+        assert second.excused
+        assert engine.ran == ["bad", "a"]
+
+    asyncio.run(check())
+
+
+def test_who_is_slow_keeps_nobody_out() -> None:
+    async def check() -> None:
+        engine = Engine()
+        runs = runner(engine)
+        gates = engine.gates = {"slow": asyncio.Event(), "slower": asyncio.Event()}
+        slow = [asyncio.create_task(runs.run(Delivery(name, 3))) for name in gates]
+        async with asyncio.timeout(30):
+            while engine.at_once < 2:  # noqa: ASYNC110 - looks at what other tasks do
+                await asyncio.sleep(0.01)
+            others = await asyncio.gather(*(runs.run(Delivery(f"other{n}")) for n in range(20)))
+        assert all(isinstance(outcome, JobResult) for outcome in others)
+        assert not any(task.done() for task in slow)
+        for gate in gates.values():
+            gate.set()
+        assert all(isinstance(outcome, JobResult) for outcome in await asyncio.gather(*slow))
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("error", [InferenceFailed("no statistics"), DeadlineExceeded("late")])
+def test_statistics_that_cannot_be_had_say_nothing_of_a_job(error: AdapterError) -> None:
+    async def check() -> None:
+        engine = Engine()
+        runs = runner(engine)
+        assert await runs.run(Delivery("bad", poison=True)) == Retry(1.0, excused=False)
+        engine.statistics_error = error
+        assert await runs.run(Delivery("a")) == Retry(1.0, excused=True)
 
     asyncio.run(check())
 

@@ -11,6 +11,7 @@ from adapter.core.errors import (
     AdapterError,
     DeadlineExceeded,
     EngineUnavailable,
+    EngineUnreached,
     InferenceFailed,
     InvalidInput,
     ModelCrashed,
@@ -18,7 +19,7 @@ from adapter.core.errors import (
 )
 from adapter.core.metrics import Metrics
 from adapter.triton.balancer import Balancer
-from adapter.triton.errors import Silent, Unreached
+from adapter.triton.errors import Silent
 from adapter.triton.names import Address, Names
 from adapter.triton.statistics import total
 from adapter.triton.transport import GrpcTransport
@@ -114,7 +115,7 @@ def test_without_a_version_only_those_are_asked_that_have_the_latest() -> None:
         tritons.all["b"].lines.pop()
         await tritons.balancer.repository_index()
         assert await tritons.askers() == {"b"}
-        tritons.all["b"].away = Unreached("Triton cannot be reached")
+        tritons.all["b"].away = EngineUnreached("Triton cannot be reached")
         await tritons.balancer.repository_index()
         assert await tritons.askers() == {"a", "c"}
 
@@ -124,7 +125,7 @@ def test_without_a_version_only_those_are_asked_that_have_the_latest() -> None:
 def test_servers_that_cannot_be_reached_are_passed_over() -> None:
     async def scenario(tritons: Tritons) -> None:
         for name in "abc":
-            tritons.all[name].outcome = Unreached("Triton cannot be reached")
+            tritons.all[name].outcome = EngineUnreached("Triton cannot be reached")
         assert await tritons.askers(4) == {"d"}
         assert [tritons.all[name].asked for name in "abc"] == [1, 1, 1]
         assert tritons.metrics.triton_failovers.labels().value == 3
@@ -140,8 +141,11 @@ def test_a_request_under_which_two_servers_went_is_sent_to_no_third() -> None:
     async def scenario(tritons: Tritons) -> None:
         for triton in tritons.all.values():
             triton.outcome = EngineUnavailable("Triton cannot be reached")
-        with pytest.raises(EngineUnavailable, match=r"^Triton cannot be reached: [abcd]:1, [abcd]:1$"):
+        with pytest.raises(
+            EngineUnavailable, match=r"^Triton cannot be reached: [abcd]:1, [abcd]:1$"
+        ) as caught:
             await tritons.ask()
+        assert caught.type is EngineUnavailable
         assert sum(triton.asked for triton in tritons.all.values()) == 2
 
     run("abcd", scenario)
@@ -279,7 +283,7 @@ def test_what_several_say_of_a_model_is_one_line() -> None:
         b.lines = [("m", "1", "READY", ""), ("x", "1", "UNAVAILABLE", "the file is bad")]
         c.lines = [("m", "1", "READY", ""), ("n", "", "", "")]
         await tritons.balancer.repository_index()
-        a.away = Unreached("Triton cannot be reached")
+        a.away = EngineUnreached("Triton cannot be reached")
         await tritons.balancer.repository_index()
         index = (await tritons.balancer.repository_index()).models
         assert [(line.name, line.version, line.state, line.reason) for line in index] == [
