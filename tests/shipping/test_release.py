@@ -191,7 +191,7 @@ def test_the_walk_from_an_estimator_to_its_second_version(tmp_path: Path) -> Non
         take('"status":"completed","result":{"predictions":[{"label":["class_0"],"probabilities":[')
         take()  # train again
         take("added wine@2")
-        eventually(lambda: client.get("/v1/models/wine").json()["versions"] == ["1", "2"])
+        eventually(lambda: client.get("/v1/models/wine").json().get("versions") == ["1", "2"])
         take('["class_0"]')
         take("deprecated since", "sunset", "1: 2039-12-31")
         eventually(lambda: "Deprecation" in client.get("/v1/models/wine@1").headers)
