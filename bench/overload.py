@@ -59,11 +59,14 @@ class Overload:
             f"{self.broken} connections were cut off": self.broken > 0,
             "no request was answered by 200": self.statuses[200] == 0,
             f"memory grew by {self.growth_mb:.0f} MB": self.growth_mb > allowed_mb,
-            f"a lone client waited {self.before_ms:.1f} ms before, and {self.after_ms:.1f} ms after": (
-                self.after_ms > 2 * self.before_ms + 5
-            ),
         }
         return [line for line, wrong in lines.items() if wrong]
+
+    def delays(self) -> list[str]:
+        """The same of latency, which says something on a machine alone that does nothing else meanwhile."""
+        if self.after_ms <= 2 * self.before_ms + 5:
+            return []
+        return [f"a lone client waited {self.before_ms:.1f} ms before, and {self.after_ms:.1f} ms after"]
 
 
 async def overload(
@@ -132,7 +135,7 @@ def main() -> None:
                     f" {found.memory_mb[0]:.0f} → {found.memory_mb[-1]:.0f} MB ({found.growth_mb:+.1f});"
                     f" a lone client's median {found.before_ms:.2f} ms before, {found.after_ms:.2f} ms after"
                 )
-                faults += [f"{title}: {fault}" for fault in found.faults()]
+                faults += [f"{title}: {fault}" for fault in found.faults() + found.delays()]
     except BenchError as error:
         sys.exit(f"overload: {error}")
     if faults:

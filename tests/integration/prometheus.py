@@ -23,6 +23,9 @@ FACTOR = 240
 """Every duration of the rules is divided by this: five minutes take 1.25 s, six hours a minute and a half."""
 SCRAPE = "500ms"
 STEP_S = 0.5
+LEAST_FOR_MS = 3000
+"""The product looks at its own pace: what one look found, the next finds mended a second later, and a scrape
+after that sees it."""
 WINDOW = "10s"
 """What `$__rate_interval` stands for."""
 
@@ -33,14 +36,18 @@ _AGE = re.compile(r"(_age_seconds\)* > )(\d+)")
 
 
 def hurried(rules: str) -> str:
-    """The rules with each window, each `for` and each age that a job may have divided by FACTOR."""
+    """The rules with each window, each `for` and each age that a job may have divided by FACTOR.
+
+    No `for` is shorter than LEAST_FOR_MS.
+    """
     content = yaml.safe_load(rules)
     for group in content["groups"]:
         for rule in group["rules"]:
             expr = _RANGE.sub(lambda window: _divided(window[0]), rule["expr"])
             rule["expr"] = _AGE.sub(lambda age: f"{age[1]}{int(age[2]) / FACTOR}", expr)
             if "for" in rule:
-                rule["for"] = _divided(rule["for"])
+                held_ms = int(_divided(rule["for"]).removesuffix("ms"))
+                rule["for"] = f"{max(held_ms, LEAST_FOR_MS)}ms"
     return yaml.safe_dump(content)
 
 

@@ -9,7 +9,7 @@ from adapter.settings import Settings
 from bench.hangups import hang_up
 from bench.loads import write_img_model
 from bench.overload import overload
-from tests.integration.conftest import Up, make_repository, start_up
+from tests.integration.conftest import Up, eventually, make_repository, start_up
 
 CONNECTIONS = 1000
 SECONDS = 6
@@ -32,6 +32,9 @@ def test_a_crowd_is_served_or_told_to_come_back(own: Up) -> None:
     found = uvloop.run(overload(url, headers, own.pids("api"), CONNECTIONS, SECONDS))
     assert found.faults() == []
     assert found.statuses.keys() == {200, 503}
+    # Nothing of it is left, and who comes alone is served.
+    eventually(lambda: 'adapter_requests_in_flight{contract="v1"} 0.0\n' in own.ops.get("/metrics").text)
+    assert own.predict("sklearn-iris", {"instances": [[5.1, 3.5, 1.4, 0.2]]}).status_code == 200
 
 
 def test_clients_that_hang_up_leave_nothing_behind(own: Up) -> None:

@@ -42,7 +42,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 
 def client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(timeout=10, limits=httpx.Limits(max_connections=16))
+    # Who waits for one of its own connections does not wait for an answer.
+    return httpx.AsyncClient(timeout=httpx.Timeout(10, pool=None), limits=httpx.Limits(max_connections=16))
 
 
 async def burst(apis: list[Api], headers: dict[str, str], count: int) -> Statuses:
