@@ -87,11 +87,17 @@ class Services:
 
     @asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        """Connect on the way in, let go on the way out."""
+        """Connect on the way in, let go on the way out.
+
+        No request is answered before NATS is reached, or is known to be away: it would be refused a job, or
+        counted by this process alone.
+        """
         self.queue.open()
         if self._nats:
             self._nats.open()
         try:
+            if self._nats:
+                await self._nats.settled()
             yield
         finally:
             await self.queue.close()

@@ -1,8 +1,9 @@
 """The process's one connection to NATS; the queue and the rate limit share it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 import nats.errors
 import structlog
@@ -13,10 +14,12 @@ from adapter.settings import Settings
 
 _log = structlog.get_logger()
 
-Connected = Callable[[], Awaitable[None]]
+Connected = Callable[[], Coroutine[Any, Any, None]]
 Disconnected = Callable[[], None]
 
 _PONG_WITHIN_S = 0.3
+_SETTLED_WITHIN_S = 3.0
+"""Less than `up` gives a process to end, which may be told so while it starts."""
 
 
 class NatsConnection:
@@ -30,9 +33,12 @@ class NatsConnection:
         self._urls = settings.nats_url.split(",")
         self._options = connect_options(settings)
         self._users: list[tuple[Connected, Disconnected]] = []
+        self._works: list[Connected] = []
         self._connecting: asyncio.Task[None] | None = None
-        self._preparing: set[asyncio.Task[None]] = set()
+        self._while_connected: set[asyncio.Task[None]] = set()
         self._doubting: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()
+        self._failures = 0
         self._told = ""
 
     @property
@@ -43,9 +49,13 @@ class NatsConnection:
     def use(self, connected: Connected, disconnected: Disconnected) -> None:
         """Have `connected` run, in a task of its own, after each (re)connect, `disconnected` after each loss.
 
-        A `connected` that still runs when the connection is lost is cancelled.
+        `connected` returns when all is ready; one that still runs when the connection is lost is cancelled.
         """
         self._users.append((connected, disconnected))
+
+    def work(self, work: Connected) -> None:
+        """Have `work` run, in a task of its own, from each (re)connect on, until the connection is lost."""
+        self._works.append(work)
 
     def doubt(self) -> None:
         """A call was not answered in time: see whether the server is there, or leave it for another one.
@@ -59,9 +69,15 @@ class NatsConnection:
         """Begin to connect; needs a running event loop."""
         self._connecting = asyncio.create_task(self._connect())
 
+    async def settled(self) -> None:
+        """Return once all who use it are prepared, or no server lets us in at once: it may come up later."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLED_WITHIN_S):
+                await self._settled.wait()
+
     async def close(self) -> None:
         """Leave; what was published is stored, nothing is waited for."""
-        tasks = [*self._preparing, *filter(None, (self._connecting, self._doubting))]
+        tasks = [*self._while_connected, *filter(None, (self._connecting, self._doubting))]
         for task in tasks:
             task.cancel()
         for task in tasks:
@@ -88,6 +104,10 @@ class NatsConnection:
         await self._on_connected()
 
     async def _tell(self, error: Exception) -> None:
+        if not self.connected:
+            self._failures += 1
+            if self._failures >= len(self._urls):
+                self._settled.set()
         # The same trouble comes again with every attempt; in one absence it is told once.
         text = str(error) or type(error).__name__
         if text != self._told:
@@ -107,17 +127,28 @@ class NatsConnection:
 
     async def _on_connected(self) -> None:
         self._told = ""
-        self._cancel_preparing()
-        for connected, _ in self._users:
-            task = asyncio.ensure_future(connected())
-            self._preparing.add(task)
-            task.add_done_callback(self._preparing.discard)
+        self._cancel_all()
+        preparing = [self._start(connected()) for connected, _ in self._users]
+        self._start(self._settle(preparing))
+        for work in self._works:
+            self._start(work())
+
+    async def _settle(self, preparing: list[asyncio.Task[None]]) -> None:
+        if preparing:
+            await asyncio.wait(preparing)
+        self._settled.set()
 
     async def _on_disconnected(self) -> None:
-        self._cancel_preparing()
+        self._cancel_all()
         for _, disconnected in self._users:
             disconnected()
 
-    def _cancel_preparing(self) -> None:
-        for task in self._preparing:
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(coroutine)
+        self._while_connected.add(task)
+        task.add_done_callback(self._while_connected.discard)
+        return task
+
+    def _cancel_all(self) -> None:
+        for task in self._while_connected:
             task.cancel()

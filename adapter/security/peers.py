@@ -22,7 +22,7 @@ class Peers:
         self._me = secrets.token_bytes(8)
         self._heard: dict[bytes, float] = {}
         self._listening = False
-        connection.use(self._announce, lambda: None)
+        connection.work(self._announce)
 
     def count(self) -> int:
         """Processes heard lately, this one included."""

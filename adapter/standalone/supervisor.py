@@ -143,7 +143,7 @@ class _Supervisor:
             self._display.warn(f"model {name} failed to load: {reason}")
 
     async def _wait_for_api(self) -> None:
-        """Wait until the adapter itself says that it is ready."""
+        """Wait until one of its processes says that it is ready; each answers no request before it is."""
         site = self._site
         patience = time.monotonic() + IMPATIENT_AFTER_S
         # Only whether it is ready is asked, of a socket that this process holds: no certificate is checked.
