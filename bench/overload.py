@@ -63,7 +63,7 @@ class Overload:
         return [line for line, wrong in lines.items() if wrong]
 
     def delays(self) -> list[str]:
-        """The same of latency, which says something on a machine alone that does nothing else meanwhile."""
+        """The same of latency, of which only a machine that does nothing else can tell."""
         if self.after_ms <= 2 * self.before_ms + 5:
             return []
         return [f"a lone client waited {self.before_ms:.1f} ms before, and {self.after_ms:.1f} ms after"]
