@@ -113,7 +113,7 @@ def test_every_count_is_exact_after_known_traffic(two: Up) -> None:
     before, traffic = scrape(two), Traffic(two)
     iris, wait = "sklearn-iris", {"Prefer": "wait=30"}
     job = {"model_id": iris, "input_data": {"instances": [ROW]}}
-    bad = {"model_id": "sleepy", "input_data": {"inputs": [-1.0]}}  # nobody sleeps for so long
+    bad = {"model_id": "sleepy", "input_data": {"inputs": [1e30]}}  # nobody sleeps for so long
     tensor = {"name": "input", "datatype": "FP32", "shape": [3, 4], "data": ROW * 3}
 
     traffic.predict(rows=2, times=5)
