@@ -231,5 +231,8 @@ def test_a_job_whose_input_is_gone_says_so(own_nats: Nats) -> None:
             assert delivery.lost == JobError("internal", "the request's input is not there any more")
             assert await delivery.finish(failure(delivery.job, "internal", "gone"))
             assert await found.fetch(1, 0.1) == []
+            stored = await found._results.find("alice", delivery.job.id, direct=True)
+            assert stored is not None
+            assert messages.INPUT not in stored.headers
 
     asyncio.run(check())
