@@ -56,5 +56,8 @@ class Results:
             )
             payload = b""
         sequence = await self._connection.publish(subject, payload, headers)
+        if sequence is None and job.replaces and not await self.find(job.client, job.id, direct=False):
+            # The failed result that this one replaces expired meanwhile.
+            sequence = await self._connection.publish(subject, payload, {**headers, _EXPECTED: "0"})
         await self._connection.send(messages.done_subject(job.client, job.id))
         return sequence is not None

@@ -15,7 +15,7 @@ from adapter.jobs.jetstream import JetStreamQueue
 from adapter.jobs.runner import failure
 from adapter.settings import Settings
 from adapter.standalone.network import LOOPBACK
-from tests.integration.nats import Nats, answer, queue, submission
+from tests.integration.nats import Nats, answer, output, queue, submission
 from tests.integration.proxy import Proxy
 
 LARGE = 9_000_000
@@ -107,8 +107,7 @@ def test_the_input_of_a_failed_job_is_kept_for_as_long_as_its_result(
     own_nats: Nats, size: int, count: int
 ) -> None:
     async def check() -> None:
-        # Not less than a second, which is the least that NATS knows.
-        kept = {"result_retention_s": 2, "job_timeout_s": 1}
+        kept = {"result_retention_s": 4, "job_timeout_s": 1}
         async with queue(own_nats.url, **kept) as found:
             admin = QueueAdmin(found._connection, Settings())
             await found.submit(submission(bytes(size)))
@@ -122,6 +121,9 @@ def test_the_input_of_a_failed_job_is_kept_for_as_long_as_its_result(
                 assert await admin.requeue(stored, 60)
             [delivery] = await found.fetch(1, 1)
             await left(found, 0)
+            # By now the failed result is gone as well.
+            assert await delivery.finish(answer(delivery.job))
+            assert output((await found.status("alice", delivery.job.id)).result) == b"done"
 
     asyncio.run(check())
 
