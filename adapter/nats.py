@@ -17,7 +17,8 @@ _log = structlog.get_logger()
 Connected = Callable[[], Coroutine[Any, Any, None]]
 Disconnected = Callable[[], None]
 
-_PONG_WITHIN_S = 0.3
+_SILENT_S = 0.3
+_PONG_WITHIN_S = 10.0
 _SETTLED_WITHIN_S = 3.0
 """Less than `up` gives a process to end, which may be told so while it starts."""
 
@@ -115,15 +116,24 @@ class NatsConnection:
             _log.warning("nats", error=text)
 
     async def _make_sure(self) -> None:
+        """Leave a server that says nothing at all: its PONG may stand behind much else that it sends."""
+        stats, pong = self.client.stats, asyncio.create_task(self._pong())
+        reconnects, heard = stats["reconnects"], -1
         try:
-            await self.client.flush(_PONG_WITHIN_S)  # type: ignore[arg-type]
-        except nats.errors.FlushTimeoutError:
-            _log.warning("nats", error="does not answer")
-            await self.client.leave()
-        except nats.errors.Error:
-            pass  # it was lost meanwhile
+            while not pong.done() and stats["reconnects"] == reconnects:
+                if heard == stats["in_msgs"]:
+                    _log.warning("nats", error="does not answer")
+                    await self.client.leave()
+                    break
+                heard = stats["in_msgs"]
+                await asyncio.wait([pong], timeout=_SILENT_S)
         finally:
+            pong.cancel()
             self._doubting = None
+
+    async def _pong(self) -> None:
+        with suppress(nats.errors.Error):  # it was lost meanwhile
+            await self.client.flush(_PONG_WITHIN_S)  # type: ignore[arg-type]
 
     async def _on_connected(self) -> None:
         self._told = ""

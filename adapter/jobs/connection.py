@@ -26,7 +26,8 @@ _log = structlog.get_logger()
 TIMEOUT_S = 0.9
 """How long JetStream may take to answer."""
 SLOW_TIMEOUT_S = 10.0
-"""The same for calls that go over a whole stream."""
+"""The same for calls that go over a whole stream, and for chunks."""
+_TRANSFERS = 8
 _RETRY_S = 0.5
 
 _STREAM_STORE_FAILED = 10077
@@ -64,6 +65,8 @@ class Connection:
         self._nats = connection.client
         self._ready = asyncio.Event()
         self._replies = Replies(connection.client)
+        self.transfers = asyncio.Semaphore(_TRANSFERS)
+        """Held while a chunk is on its way: all else that is sent meanwhile stands behind it on the wire."""
 
     @property
     def ready(self) -> bool:
@@ -95,15 +98,24 @@ class Connection:
     async def request(
         self, subject: str, payload: bytes = b"", headers: Headers | None = None, timeout_s: float = TIMEOUT_S
     ) -> Msg:
-        """Ask, and wait for the answer. Raises QueueUnavailable."""
+        """Ask, and wait for the answer. Raises QueueUnavailable.
+
+        However long the answer may take: after `TIMEOUT_S` a server that says nothing at all is left.
+        """
         if not self._nats.is_connected:
             raise QueueUnavailable("NATS cannot be reached")
+        doubting = (
+            asyncio.get_running_loop().call_later(TIMEOUT_S, self.doubt) if timeout_s > TIMEOUT_S else None
+        )
         with _TRANSLATED:
             try:
                 return await self._replies.ask(subject, payload, headers, timeout_s)
             except TimeoutError:
                 self.doubt()
                 raise
+            finally:
+                if doubting:
+                    doubting.cancel()
 
     async def send(self, subject: str, payload: bytes = b"", reply: str = "") -> None:
         """Publish without an answer: it may get lost. Raises QueueUnavailable."""
@@ -130,7 +142,9 @@ class Connection:
         payload = b"" if content is None else orjson.dumps(content)
         return _answer(await self.request(f"$JS.API.{subject}", payload, timeout_s=timeout_s))
 
-    async def publish(self, subject: str, payload: bytes, headers: Headers) -> int | None:
+    async def publish(
+        self, subject: str, payload: bytes, headers: Headers, timeout_s: float = TIMEOUT_S
+    ) -> int | None:
         """Store a message durably; its sequence number, or None when the place is taken already.
 
         Raises QueueFull, PayloadTooLarge, and QueueUnavailable when it may or may not have been stored.
@@ -141,7 +155,7 @@ class Connection:
         if size > self.max_payload:
             raise PayloadTooLarge(f"{size} bytes are more than the queue takes ({self.max_payload})")
         try:
-            answer = _answer(await self.request(subject, payload, headers))
+            answer = _answer(await self.request(subject, payload, headers, timeout_s))
         except Refused as error:
             if error.number == _WRONG_LAST_SEQUENCE or "per subject" in error.description:
                 return None
@@ -150,24 +164,28 @@ class Connection:
             raise
         return None if answer.get("duplicate") else int(answer["seq"])
 
-    async def last(self, stream: str, subject: str, *, direct: bool) -> Stored | None:
+    async def last(
+        self, stream: str, subject: str, *, direct: bool, timeout_s: float = TIMEOUT_S
+    ) -> Stored | None:
         """The last message on the subject, from any server that holds the stream, or from its leader."""
         if not self.ready:
             raise QueueUnavailable("NATS cannot be reached")
         if direct:
-            found = await self.request(f"$JS.API.DIRECT.GET.{stream}.{subject}")
+            found = await self.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", timeout_s=timeout_s)
             headers = found.headers or {}
             if (status := headers.get("Status")) is None:
                 return Stored(subject, int(headers["Nats-Sequence"]), found.data, headers)
             if int(status) == NOT_FOUND:
                 return None
             raise QueueUnavailable(f"JetStream answered {status}")
-        return await self.stored(stream, {"last_by_subj": subject})
+        return await self.stored(stream, {"last_by_subj": subject}, timeout_s)
 
-    async def stored(self, stream: str, wanted: Mapping[str, Any]) -> Stored | None:
+    async def stored(
+        self, stream: str, wanted: Mapping[str, Any], timeout_s: float = TIMEOUT_S
+    ) -> Stored | None:
         """The message that `wanted` describes in the words of `STREAM.MSG.GET`, from the stream's leader."""
         try:
-            found = (await self.api(f"STREAM.MSG.GET.{stream}", wanted))["message"]
+            found = (await self.api(f"STREAM.MSG.GET.{stream}", wanted, timeout_s))["message"]
         except Refused as error:
             if error.status == NOT_FOUND:
                 return None

@@ -19,7 +19,8 @@ from adapter.jobs import listing, messages
 from adapter.jobs.backlog import backlog
 from adapter.jobs.chunks import ChunksGone
 from adapter.jobs.connection import Connection, Stored
-from adapter.jobs.delivery import JetStreamDelivery
+from adapter.jobs.delivery import JetStreamDelivery, give_back_unread
+from adapter.jobs.inputs import Inputs
 from adapter.jobs.pull import Puller
 from adapter.jobs.results import Results
 from adapter.jobs.streams import INPUTS, JOBS, set_up
@@ -40,6 +41,7 @@ class JetStreamQueue:
         self._settings = settings
         self._connection = Connection(nats, self._set_up)
         self._results = Results(self._connection, settings.result_max_bytes)
+        self._inputs = Inputs(self._connection, settings)
         self._submitter = Submitter(self._connection, self._results)
         self._puller = Puller(self._connection)
         self._notes = Notes(self._connection)
@@ -115,16 +117,31 @@ class JetStreamQueue:
         if not self._connection.ready:
             raise QueueUnavailable("NATS cannot be reached")
         fetched = await self._puller.fetch(most, wait_s)
-        deliveries = await asyncio.gather(*map(self._delivery, fetched))
+        held = {message.reply for message in fetched}
+        keeping = asyncio.create_task(self._keep(held))
+        try:
+            deliveries = await asyncio.gather(*(self._delivery(message, held) for message in fetched))
+        finally:
+            keeping.cancel()
         return [delivery for delivery in deliveries if delivery is not None]
 
-    async def _delivery(self, message: Msg) -> JetStreamDelivery | None:
+    async def _delivery(self, message: Msg, held: set[str]) -> JetStreamDelivery | None:
         try:
-            return await JetStreamDelivery.of(self._connection, self._results, message, direct=self._direct)
+            return await JetStreamDelivery.of(self._connection, self._results, self._inputs, message)
         except AdapterError as error:
-            # It comes again when it was silent for long enough.
             _log.warning("job not read", subject=message.subject, reason=error.message)
+        held.discard(message.reply)
+        with suppress(AdapterError):  # it comes again when it was silent for long enough
+            await give_back_unread(self._connection, message)
         return None
+
+    async def _keep(self, held: set[str]) -> None:
+        """Many large inputs take long to read: say meanwhile that somebody has these jobs."""
+        while True:
+            await asyncio.sleep(self._settings.ack_wait_s / 3)
+            for ack_subject in list(held):
+                with suppress(AdapterError):
+                    await self._connection.send(ack_subject, b"+WPI")
 
     async def _status(self, client: str, job_id: str) -> JobStatus:
         subject = messages.job_subject(client, job_id)

@@ -2,17 +2,12 @@
 
 import time
 
-import structlog
-
 from adapter.core import tracing
-from adapter.core.errors import AdapterError, PayloadTooLarge
-from adapter.core.types import Job, JobError, JobResult, JobStatus
-from adapter.core.wire import encode_request
+from adapter.core.errors import PayloadTooLarge
+from adapter.core.types import Job, JobResult, JobStatus
 from adapter.jobs import chunks, messages
 from adapter.jobs.connection import Connection, Stored, message_size
-from adapter.jobs.streams import INPUTS, RESULTS
-
-_log = structlog.get_logger()
+from adapter.jobs.streams import RESULTS
 
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
@@ -39,8 +34,8 @@ class Results:
     async def save(self, job: Job, result: JobResult, input_pointer: str = "") -> bool:
         """Store the job's result, unless it has one, and announce it; returns whether it had none.
 
-        Of a job that failed the input is kept as well, so that an operator can queue it again. Raises
-        QueueUnavailable, and PayloadTooLarge for a result over the limit.
+        `input_pointer` tells where the input is kept, so that an operator can queue a failed job again.
+        Raises QueueUnavailable, and PayloadTooLarge for a result over the limit.
         """
         with tracing.span(f"publish {RESULTS}", "producer") as span:
             return await self._save(job, result, input_pointer, span)
@@ -53,24 +48,16 @@ class Results:
             span.set(messages.span_attributes("send", RESULTS, job))
         if len(payload) > self._most_bytes:
             raise PayloadTooLarge(f"{len(payload)} bytes are more than {self._most_bytes}")
-        if self.keeps_input(result):
-            headers[messages.INPUT] = input_pointer or await self._keep_input(job)
+        if input_pointer:
+            headers[messages.INPUT] = input_pointer
         if message_size(payload, headers) > self._connection.max_payload:
-            headers[messages.CHUNKS] = await chunks.put(self._connection, RESULTS, subject, payload)
+            headers[messages.CHUNKS] = await chunks.put(
+                self._connection, RESULTS, subject, payload, chunks.new_name()
+            )
             payload = b""
         sequence = await self._connection.publish(subject, payload, headers)
+        if sequence is None and job.replaces and not await self.find(job.client, job.id, direct=False):
+            # The failed result that this one replaces expired meanwhile.
+            sequence = await self._connection.publish(subject, payload, {**headers, _EXPECTED: "0"})
         await self._connection.send(messages.done_subject(job.client, job.id))
         return sequence is not None
-
-    def keeps_input(self, result: JobResult) -> bool:
-        """Whether the job may be wanted again."""
-        return isinstance(result.outcome, JobError) and result.outcome.code != messages.CANCELLED
-
-    async def _keep_input(self, job: Job) -> str:
-        subject = messages.input_subject(job.client, job.id)
-        try:
-            return await chunks.put(self._connection, INPUTS, subject, encode_request(job.request))
-        except AdapterError as error:
-            # The client must learn of the failure all the same.
-            _log.warning("input not kept", job=job.id, reason=error.message)
-            return ""

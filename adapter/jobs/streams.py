@@ -76,6 +76,8 @@ def _streams(settings: Settings) -> list[dict[str, Any]]:
         "subjects": ["miaas.inputs.>"],
         "discard": "new",
         "max_bytes": settings.queue_max_bytes,
+        # A failed job's input goes not long after its result.
+        "allow_msg_ttl": True,
         "max_age": _age(LONGEST_TIMEOUT_S + settings.result_retention_s),
     }
     # A result gives way to no other: whoever writes one names the message that must stand there, or none.

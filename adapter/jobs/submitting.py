@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+from collections import deque
 from contextlib import suppress
 
 import structlog
 
 from adapter.core import tracing, work
-from adapter.core.errors import AdapterError, QueueFull, QueueUnavailable
+from adapter.core.errors import AdapterError, QueueUnavailable
 from adapter.core.types import Job, Submission
 from adapter.jobs import chunks, messages, notes
 from adapter.jobs.connection import Connection, message_size
@@ -21,7 +22,7 @@ _log = structlog.get_logger()
 
 _WAKE_EVERY_S = 0.005
 _COUNT_EVERY_S = 1.0
-_MOST_DOUBTFUL = 10_000
+_MOST_LEFT = 10_000
 
 
 class Submitter:
@@ -34,7 +35,8 @@ class Submitter:
         self._fresh: set[Lane] = set()
         """Lanes that got jobs since they were last told of."""
         self._waking: dict[Lane, asyncio.Task[None]] = {}
-        self._doubtful: set[str] = set()
+        self._left: deque[tuple[str, str]] = deque()
+        """What refused submissions left, or may have left, in order: the stream and the subjects to purge."""
 
     async def submit(self, submission: Submission) -> str:
         """See `JobQueue.submit`."""
@@ -72,7 +74,7 @@ class Submitter:
                 self._bands.leave(place)
 
     async def run(self) -> None:
-        """Follow what reaches the workers, and take doubtful jobs back; until cancelled."""
+        """Follow what reaches the workers, and take back what was refused; until cancelled."""
         while True:
             await asyncio.sleep(_COUNT_EVERY_S)
             try:
@@ -86,23 +88,37 @@ class Submitter:
         """Publish the job; its sequence number, or None when it stands there already."""
         payload, headers = messages.job_message(job)
         headers |= extra or {}
+        subject, unused = messages.job_subject(job.client, job.id), []
         if message_size(payload, headers) > self._connection.max_payload:
-            subject = messages.input_subject(job.client, job.id)
-            headers[messages.CHUNKS] = await chunks.put(self._connection, INPUTS, subject, payload)
+            inputs, name = messages.input_subject(job.client, job.id), chunks.new_name()
+            unused = [(INPUTS, chunks.below(inputs, name))]
+            try:
+                headers[messages.CHUNKS] = await chunks.put(self._connection, INPUTS, inputs, payload, name)
+            except BaseException:
+                self._take_back(*unused)
+                raise
             payload = b""
-        subject = messages.job_subject(job.client, job.id)
         try:
             sequence = await self._connection.publish(subject, payload, headers)
-        except QueueFull:
-            raise
         except QueueUnavailable:
             # It may have been stored. Its client is told that it was not, so it must not run later; but who
             # sent a key may send it again, and then means this very job.
-            if not extra and len(self._doubtful) < _MOST_DOUBTFUL:
-                self._doubtful.add(subject)
+            if not extra:
+                self._take_back((JOBS, subject), *unused)
             raise
+        except AdapterError:
+            self._take_back(*unused)
+            raise
+        if sequence is None:
+            # Another with its key came first, with chunks of its own.
+            self._take_back(*unused)
         self._wake(lane_of(job.id))
         return sequence
+
+    def _take_back(self, *places: tuple[str, str]) -> None:
+        """Have these purged, one after the other, when NATS answers: a job goes before its chunks."""
+        if len(self._left) < _MOST_LEFT:
+            self._left += places
 
     async def _stands(self, client: str, job_id: str) -> bool:
         """Whether the job waits, runs or has a result."""
@@ -132,7 +148,6 @@ class Submitter:
                 self._bands.delivered(lane, consumer["delivered"]["stream_seq"])
 
     async def _withdraw(self) -> None:
-        while self._doubtful:
-            subject = next(iter(self._doubtful))
-            await self._connection.purge(JOBS, subject)
-            self._doubtful.discard(subject)
+        while self._left:
+            await self._connection.purge(*self._left[0])
+            self._left.popleft()

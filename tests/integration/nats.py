@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ async def ready(found: JetStreamQueue, within_s: float = 30) -> None:
 def submission(value: bytes = b"\0\0\0\0", client: str = "alice", key: str = "", **more: Any) -> Submission:
     """A job for a model that nobody runs here."""
     request = InferRequest("m", "", (Tensor("x", "UINT8", (len(value),), value),))
-    idempotency = IdempotencyKey(key, value.hex()) if key else None
+    idempotency = IdempotencyKey(key, sha256(value).hexdigest()) if key else None
     return Submission(
         client, request, "names", False, more.pop("timeout_s", 60.0), **more, idempotency=idempotency
     )

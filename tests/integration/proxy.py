@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -12,10 +13,12 @@ class Proxy:
     """Stands before a server on this machine.
 
     With `stop_before`, whatever a client sends from these bytes on does not reach the server; the connection
-    stays open.
+    stays open. With `bytes_per_s`, what the server sends comes no faster.
     """
 
-    def __init__(self, target: tuple[str, int], stop_before: bytes = b"") -> None:
+    def __init__(
+        self, target: tuple[str, int], stop_before: bytes = b"", bytes_per_s: float = float("inf")
+    ) -> None:
         self.sent = bytearray()
         """What clients sent."""
         self.stopped = threading.Event()
@@ -24,6 +27,7 @@ class Proxy:
         self._flowing.set()
         self._target = target
         self._stop_before = stop_before
+        self._bytes_per_s = bytes_per_s
         self._listener = listen("127.0.0.1", 0, "")
         self._open: list[socket.socket] = []
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -85,6 +89,7 @@ class Proxy:
         with suppress(OSError):
             while chunk := server.recv(65536):
                 self._flowing.wait()
+                time.sleep(len(chunk) / self._bytes_per_s)
                 client.sendall(chunk)
         _no_more(client)
 

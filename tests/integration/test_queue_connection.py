@@ -7,19 +7,21 @@ import time
 import pytest
 
 from adapter.core.errors import QueueUnavailable
+from adapter.jobs.connection import TIMEOUT_S
 from adapter.standalone.network import LOOPBACK
 from tests.integration.nats import Nats, answer, queue, ready, submission
 from tests.integration.proxy import Proxy
 
 
-@pytest.mark.parametrize("size", [10, 6_000_000])
+@pytest.mark.parametrize("size", [10, 6_000_000, 9_000_000])
 def test_a_connection_that_went_mute_is_left_at_once(own_nats: Nats, size: int) -> None:
     """Packets get lost on the way: nothing breaks, and nothing comes. Large ones stay in our own buffers."""
 
     async def refused(url: str) -> None:
         async with queue(url) as found:
             with proxy.frozen():
-                for within_s in (1.2, 0.5):
+                # The second time it is known.
+                for within_s in (2 * TIMEOUT_S, TIMEOUT_S):
                     started = time.monotonic()
                     calls = (found.submit(submission(bytes(size))) for _ in range(4))
                     outcomes = await asyncio.gather(*calls, return_exceptions=True)
@@ -36,7 +38,7 @@ def test_a_connection_that_went_mute_is_left_at_once(own_nats: Nats, size: int) 
         asyncio.run(refused(f"nats://{proxy.address}"))
 
 
-def test_without_nats_a_submit_fails_within_a_second_and_leaves_no_ghost(own_nats: Nats) -> None:
+def test_without_nats_a_submit_fails_after_one_timeout_and_leaves_no_ghost(own_nats: Nats) -> None:
     async def check() -> None:
         async with queue(own_nats.url) as found:
             own_nats.kill()
@@ -44,7 +46,7 @@ def test_without_nats_a_submit_fails_within_a_second_and_leaves_no_ghost(own_nat
                 started = time.monotonic()
                 with pytest.raises(QueueUnavailable):
                     await found.submit(submission())
-                assert time.monotonic() - started < 1
+                assert time.monotonic() - started < 2 * TIMEOUT_S
             own_nats.start()
             await ready(found)
             assert await found.fetch(5, 0.5) == []
@@ -54,11 +56,11 @@ def test_without_nats_a_submit_fails_within_a_second_and_leaves_no_ghost(own_nat
             started = time.monotonic()
             with pytest.raises(QueueUnavailable):
                 await found.submit(submission())
-            assert time.monotonic() - started < 1
+            assert time.monotonic() - started < 2 * TIMEOUT_S
             own_nats.signal(signal.SIGCONT)
             await ready(found)
             async with asyncio.timeout(10):
-                while found._submitter._doubtful:  # noqa: ASYNC110 - nothing tells when it is done
+                while found._submitter._left:  # noqa: ASYNC110 - nothing tells when it is done
                     await asyncio.sleep(0.05)
             assert await found.fetch(5, 0.5) == []
 

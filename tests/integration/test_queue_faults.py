@@ -19,8 +19,11 @@ from tests.integration.site import Site, echoed, job, open_site
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Two APIs, two workers; every test leaves all of them up."""
-    with open_site(tmp_path_factory.mktemp("site"), apis=2, workers=2) as running:
+    """Two APIs, two workers; every test leaves all of them up.
+
+    A worker that merely had to wait for this machine for seconds is not taken for dead.
+    """
+    with open_site(tmp_path_factory.mktemp("site"), apis=2, workers=2, ack_wait_s=5) as running:
         yield running
 
 
@@ -94,7 +97,8 @@ def test_a_worker_dies_between_the_result_and_its_acknowledgement(site: Site) ->
     for worker in site.workers:
         worker.stop()
     port = int(site.nats.address.rpartition(":")[2])
-    with Proxy((LOOPBACK, port), stop_before=b"PUB $JS.ACK.").running() as between:
+    # It is told that there is a result once that is stored, and only then is the job struck off.
+    with Proxy((LOOPBACK, port), stop_before=b"PUB miaas.done.").running() as between:
         env = {**site.env, "ADAPTER_NATS_URL": f"nats://{between.address}"}
         victim = replace(site.workers[0], name="victim", env=env, log=site.stage.folder / "victim.log")
         victim.start().wait_up()
