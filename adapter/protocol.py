@@ -52,6 +52,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.max_connections = settings.max_connections
         self.refused = refused
         self._header_timeout_s = settings.header_timeout_s
+        self._max_body_bytes = settings.max_body_bytes
         self._access_log_sample = settings.access_log_sample
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
@@ -136,8 +137,14 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         cycle = self.cycle
-        if cycle is not None and not self._refused and cycle.take(body) > MOST_UNREAD_BYTES:
+        if cycle is None or self._refused:
+            return
+        if cycle.take(body) > MOST_UNREAD_BYTES:
             self.flow.pause_reading()
+        elif cycle.response_complete and self._bytes > self._max_body_bytes:
+            self._refuse(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "payload_too_large", "more of the body is not waited for"
+            )
 
     def _put_into(self, place: memoryview) -> bool:
         """Have the body of the request at hand lie there; returns False where another one came after it."""
@@ -159,10 +166,17 @@ class HttpProtocol(HttpToolsProtocol):
             self.on_message_complete()
 
     def on_message_complete(self) -> None:
-        if not self._refused:
-            self._in_message = False
-            self._next(in_headers=True)
-            super().on_message_complete()
+        cycle = self.cycle
+        if cycle is None or self._refused:
+            return
+        self._in_message = False
+        self._next(in_headers=True)
+        if cycle.response_complete:
+            # It was answered before its body had come.
+            self._idle()
+        else:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         """As uvicorn's, but for its timer for each answer: here one of the connection looks now and then."""
@@ -172,7 +186,11 @@ class HttpProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-            return
+        else:
+            self._idle()
+
+    def _idle(self) -> None:
+        """From now on nothing is asked of us, unless the answer came before the body's end."""
         self._idle_since = self.loop.time()
         if self._idling is None:
             self._idling = self.loop.call_later(self.timeout_keep_alive, self._look_whether_idle)
@@ -251,7 +269,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.refused(reason or code)
         self._refused = True
         cycle = self.cycle
-        if cycle is None or cycle.response_complete or not cycle.response_started:
+        if cycle is None or self._in_headers or not cycle.response_started:
             path = (getattr(self, "url", b"") or b"/").decode("latin-1").partition("?")[0]
             answer = error_body(path, status, code, message)
             request_id = new_request_id()
