@@ -51,7 +51,10 @@ class Cycle(RequestResponseCycle):
 
     def take(self, piece: bytes) -> int:
         """A piece of the body came; returns how many bytes of it wait to be received."""
-        if not self.response_complete:
+        if self.response_complete:
+            # Nobody will receive it, nor what came before.
+            self._pieces, self._unread = [], 0
+        else:
             self._pieces.append(piece)
             self._unread += len(piece)
             self.message_event.set()

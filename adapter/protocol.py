@@ -2,14 +2,15 @@
 
 uvicorn bounds neither the headers nor the time a client takes to send or to read. Here a connection has so
 long for a request's headers, a body must come at a least pace, an answer must be taken, and one process
-holds so many connections. What is refused is answered in the form of the path's contract, and closed.
+holds so many connections. What is refused is answered in the form of the path's contract, after all that was
+asked before it, and closed.
 """
 
 import asyncio
 import re
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import httptools
@@ -52,7 +53,10 @@ class HttpProtocol(HttpToolsProtocol):
         self.max_connections = settings.max_connections
         self.refused = refused
         self._header_timeout_s = settings.header_timeout_s
+        self._max_body_bytes = settings.max_body_bytes
         self._access_log_sample = settings.access_log_sample
+        self._answering: Cycle | None = None
+        """`cycle`, or the one that it waits behind."""
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
         self._idling: asyncio.TimerHandle | None = None
@@ -64,6 +68,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Received of what is being waited for: the headers, or the body."""
         self._since = 0.0
         self._refused = False
+        self._last_words = b""
+        """What is answered to what was refused, once all that came before is answered."""
         self._extensions: dict[str, Any] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -80,14 +86,18 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop(self._writing)
         self._stop(self._idling)
         self._extensions.clear()
+        # This one is told of it; those that wait behind it never run.
+        self.cycle = self._answering
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         self._bytes += len(data)
         super().data_received(_without_upgrade(data) if self._in_headers else data)
         if self._in_headers and self._bytes > MOST_HEADER_BYTES and self.parser is not None:
             self._refuse_headers()
-        elif self._in_message and self._timer is None:
+        elif self._in_message and self._timer is None and not self._refused:
             self._wait()
 
     def on_message_begin(self) -> None:
@@ -95,12 +105,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_message = True
 
     def on_headers_complete(self) -> None:
+        if self._refused:
+            return
         # `_bytes` may count some of the body, so that only a sum that looks too large is made exactly.
         if self._bytes > MOST_HEADER_BYTES and self._header_bytes() > MOST_HEADER_BYTES:
             self._refuse_headers()
             return
-        self._next(in_headers=False)
         self._begin()
+        self._next(in_headers=False)
 
     def _begin(self) -> None:
         """Start the request that the headers describe, or queue it behind the one that is being answered."""
@@ -129,6 +141,7 @@ class HttpProtocol(HttpToolsProtocol):
         )
         scope["extensions"] = self._extensions
         if last is None or last.response_complete:
+            self._answering = cycle
             self._start_asgi_task(cycle, self.app)
         else:
             self.flow.pause_reading()
@@ -136,13 +149,19 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         cycle = self.cycle
-        if cycle is not None and not self._refused and cycle.take(body) > MOST_UNREAD_BYTES:
+        if cycle is None or self._refused:
+            return
+        if cycle.take(body) > MOST_UNREAD_BYTES:
             self.flow.pause_reading()
+        elif cycle.response_complete and self._bytes > self._max_body_bytes:
+            self._refuse(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "payload_too_large", "more of the body is not waited for"
+            )
 
     def _put_into(self, place: memoryview) -> bool:
         """Have the body of the request at hand lie there; returns False where another one came after it."""
-        cycle = self.cycle
-        if cycle is None or self.pipeline or self.transport.is_closing():
+        cycle = self._answering
+        if cycle is None or cycle is not self.cycle or self.transport.is_closing():
             return False
         rest = cycle.put_into(place)
         if rest:
@@ -159,10 +178,17 @@ class HttpProtocol(HttpToolsProtocol):
             self.on_message_complete()
 
     def on_message_complete(self) -> None:
-        if not self._refused:
-            self._in_message = False
-            self._next(in_headers=True)
-            super().on_message_complete()
+        cycle = self.cycle
+        if cycle is None or self._refused:
+            return
+        self._in_message = False
+        self._next(in_headers=True)
+        if cycle.response_complete:
+            # It was answered before its body had come.
+            self._idle()
+        else:
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         """As uvicorn's, but for its timer for each answer: here one of the connection looks now and then."""
@@ -171,8 +197,16 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-            return
+            cycle, app = self.pipeline.pop()
+            self._answering = cast(Cycle, cycle)
+            self._start_asgi_task(cycle, app)
+        elif self._refused:
+            self._say_last()
+        else:
+            self._idle()
+
+    def _idle(self) -> None:
+        """From now on nothing is asked of us, unless the answer came before the body's end."""
         self._idle_since = self.loop.time()
         if self._idling is None:
             self._idling = self.loop.call_later(self.timeout_keep_alive, self._look_whether_idle)
@@ -208,17 +242,32 @@ class HttpProtocol(HttpToolsProtocol):
     def _wait(self) -> None:
         self._since = self.loop.time()
         if self._in_headers:
-            self._timer = self.loop.call_later(self._header_timeout_s, self._too_slow)
+            self._look_at_headers()
         else:
             self._timer = self.loop.call_later(_LOOK_EVERY_S, self._look_at_body)
 
     def _header_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
+    def _look_at_headers(self) -> None:
+        """Whether they are still in time, which begins anew while it is we who do not read."""
+        now = self.loop.time()
+        if self.flow.read_paused:
+            self._since = now
+        left = self._since + self._header_timeout_s - now
+        if left > _TICK_S:
+            self._timer = self.loop.call_later(min(left, _LOOK_EVERY_S), self._look_at_headers)
+        elif self._in_message:
+            self._too_slow()
+        else:
+            self.transport.close()
+
     def _look_at_body(self) -> None:
-        """Whether the body comes fast enough; not while it is we who do not read."""
+        """Whether the body comes fast enough; what time we do not read does not count."""
+        if self.flow.read_paused:
+            self._since += _LOOK_EVERY_S
         elapsed = self.loop.time() - self._since
-        if not self.flow.read_paused and self._bytes < (elapsed - GRACE_S) * LEAST_PACE:
+        if self._bytes < (elapsed - GRACE_S) * LEAST_PACE:
             self._too_slow()
         else:
             self._timer = self.loop.call_later(_LOOK_EVERY_S, self._look_at_body)
@@ -235,34 +284,57 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _too_slow(self) -> None:
-        if self._bytes or not self._in_headers:
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "the request did not come in time")
-        else:
-            self.transport.close()
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "the request did not come in time")
 
     def _refuse_headers(self) -> None:
         status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
         self._refuse(status, "headers_too_large", f"the headers are larger than {MOST_HEADER_BYTES} bytes")
 
     def _refuse(self, status: HTTPStatus, code: str, message: str, reason: str = "") -> None:
-        """Answer, unless an answer has begun, and close; `reason` is what is counted where not the code."""
-        if self.transport.is_closing():
+        """Answer in its turn, unless an answer has begun, and close; nothing more is read.
+
+        `reason` is what is counted where not the code.
+        """
+        if self._refused or self.transport.is_closing():
             return
         self.refused(reason or code)
         self._refused = True
+        self._stop(self._timer)
         cycle = self.cycle
-        if cycle is None or cycle.response_complete or not cycle.response_started:
-            path = (getattr(self, "url", b"") or b"/").decode("latin-1").partition("?")[0]
-            answer = error_body(path, status, code, message)
-            request_id = new_request_id()
-            headers = [*self.server_state.default_headers, *answer.raw_headers]
-            headers += [(REQUEST_ID, request_id.encode()), (b"connection", b"close")]
-            head = b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
-            lines = [b"%b: %b\r\n" % header for header in headers]
-            self.transport.write(b"".join([head, *lines, b"\r\n", bytes(answer.body)]))
-            if wanted(status, self._access_log_sample):
-                address = self.client[0] if self.client else ""
-                _log.info("refused", request_id=request_id, address=address, code=status.value, reason=code)
+        if cycle is None or self._in_headers:
+            in_turn = cycle is None or cycle.response_complete
+        elif self.pipeline:
+            # What is refused is the last one that waits there, which now never runs.
+            self.pipeline.popleft()
+            in_turn = False
+        elif cycle.response_started:
+            self.transport.close()
+            return
+        else:
+            # The application may be at it, but has lost its turn to answer.
+            cycle.disconnected = in_turn = True
+            cycle.message_event.set()
+        self._last_words = self._refusal(status, code, message)
+        if in_turn:
+            self._say_last()
+        else:
+            self.flow.pause_reading()
+
+    def _refusal(self, status: HTTPStatus, code: str, message: str) -> bytes:
+        """The whole answer, which is logged."""
+        path = (getattr(self, "url", b"") or b"/").decode("latin-1").partition("?")[0]
+        answer = error_body(path, status, code, message)
+        request_id = new_request_id()
+        headers = [*self.server_state.default_headers, *answer.raw_headers]
+        headers += [(REQUEST_ID, request_id.encode()), (b"connection", b"close")]
+        head = b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
+        if wanted(status, self._access_log_sample):
+            address = self.client[0] if self.client else ""
+            _log.info("refused", request_id=request_id, address=address, code=status.value, reason=code)
+        return b"".join([head, *(b"%b: %b\r\n" % header for header in headers), b"\r\n", bytes(answer.body)])
+
+    def _say_last(self) -> None:
+        self.transport.write(self._last_words)
         self.transport.close()
 
     @staticmethod

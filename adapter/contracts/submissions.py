@@ -1,5 +1,6 @@
 """What a client asks of `POST /inference` → a Submission, with every mistake named by its place."""
 
+import json
 import math
 import re
 from hashlib import blake2b
@@ -77,7 +78,15 @@ def preferred_wait(headers: Headers) -> int:
 
 
 def _digest(body: dict[str, Any]) -> str:
-    content = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    """The same for whatever means the same: neither spaces nor the order of the keys count."""
+    try:
+        content = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+        if b"null" in content:
+            # It may stand for NaN or an infinity, which are no null.
+            json.dumps(body, allow_nan=False)
+    except (TypeError, ValueError):
+        # Nor does orjson take the long integers that come through the parser that knows NaN.
+        content = json.dumps(body, sort_keys=True).encode()
     return blake2b(content, digest_size=16).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import orjson
 import pytest
 
 from adapter.core.errors import QueueUnavailable
@@ -120,6 +121,43 @@ def test_a_key_goes_with_what_the_body_means(api: Api) -> None:
     ]
     api.post("/inference", SUBMISSION)
     assert api.queue.submissions[-1].idempotency is None
+
+
+def test_a_key_goes_with_what_tokens_and_long_integers_mean(api: Api) -> None:
+    """Bodies that only the standard library parses; `null` and the tokens are four things."""
+    long = 10**30
+    rows = [f"[{token}, {long}, 1, 2]" for token in ("NaN", "Infinity", "-Infinity")] + ["[NaN, 3, 1, 2]"]
+    bodies = [f'{{"model_id": "sklearn-iris", "input_data": {{"instances": [{row}]}}}}' for row in rows]
+    body = '{"model_id": "two", "parameters": %s, "input_data": {"inputs": {"a": [[%s, 2]], "b": [[1]]}}}'
+    bodies += [body % ("null", value) for value in ("1", "NaN", "Infinity")] + [body % ('{"x": "null"}', 1)]
+    first = [_digest(api, body) for body in bodies]
+    assert len(set(first)) == len(bodies)
+    assert [_digest(api, body.replace(" ", "")) for body in bodies] == first
+    swapped = f'{{"input_data": {{"instances": [{rows[0]}]}}, "model_id": "sklearn-iris"}}'
+    assert _digest(api, swapped) == first[0]
+
+
+def test_what_a_key_goes_with_is_what_it_went_with_before(api: Api) -> None:
+    """Replicas of two versions must agree about a body while one follows the other."""
+    assert _digest(api, orjson.dumps(SUBMISSION)) == "b83f906d264f449946c789497c8f3d47"
+    with_null = orjson.dumps({**SUBMISSION, "parameters": None})
+    assert _digest(api, with_null) == "ace0344f44e724a024a05eeb5c6ea757"
+
+
+def test_of_an_array_with_a_key_each_place_is_told(api: Api) -> None:
+    row = '{"model_id": "sklearn-iris", "input_data": {"instances": [[%s, 1, 2, 3]]}}'
+    content = f"[{row % 1}, {row % 10**30}, {row % 'NaN'}]"
+    answer = api.post("/inference", content=content, headers={"Idempotency-Key": "a"})
+    assert (answer.status_code, [place["status"] for place in answer.json()]) == (202, ["queued"] * 3)
+
+
+def _digest(api: Api, body: str | bytes) -> str:
+    """What the queue is told of a body besides its key."""
+    answer = api.post("/inference", content=body, headers={"Idempotency-Key": "a"})
+    assert answer.status_code == 202, answer.text
+    idempotency = api.queue.submissions[-1].idempotency
+    assert idempotency is not None
+    return idempotency.digest
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "\xe9"])

@@ -136,6 +136,19 @@ def test_nan_comes_as_null_or_by_setting_as_a_token(up: Up, strict: httpx.Client
     assert tokens.text == '{"predictions":[[NaN,Infinity,-Infinity,1.0]]}'
 
 
+def test_a_key_knows_tokens_and_long_integers_apart(up: Up) -> None:
+    def submit(row: str, key: str) -> httpx.Response:
+        body = f'{{"model_id": "identity-fp32", "input_data": {{"instances": [{row}]}}}}'
+        return up.client.post("/inference", content=body, headers={"Idempotency-Key": key})
+
+    first = submit(f"[NaN, {10**30}]", "tokens")
+    assert first.status_code == 202, first.text
+    assert submit(f"[NaN,{10**30}]", "tokens").json() == first.json()
+    for other in (f"[Infinity, {10**30}]", f"[NaN, {10**30 + 1}]", "[NaN, 1]"):
+        answer = submit(other, "tokens")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (422, "idempotency_conflict")
+
+
 def test_a_model_that_is_too_slow_is_504(strict: httpx.Client, up: Up) -> None:
     answer = strict.post("/v1/models/sleepy:predict", json={"inputs": [3.0]})
     assert answer.status_code == 504

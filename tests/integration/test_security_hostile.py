@@ -97,6 +97,33 @@ def test_a_gigabyte_that_is_announced(api: Api, key: dict[str, str]) -> None:
         assert read_all(connection).startswith(b"HTTP/1.1 413 ")
 
 
+def test_a_body_that_is_announced_too_large_and_sent_all_the_same(api: Api, key: dict[str, str]) -> None:
+    size = 70 * MIB
+    with connect(api) as connection:
+        head = f"POST /inference HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n"
+        with suppress(ConnectionError):
+            connection.sendall(f"{head}X-API-Key: {key['X-API-Key']}\r\n\r\n".encode() + bytes(size))
+        assert read_all(connection).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/v1/models/none:predict", b"503"), ("/v2/models/none/infer", b"503"), ("/none", b"404")],
+)
+def test_a_large_body_that_is_answered_before_it_is_read(
+    api: Api, key: dict[str, str], path: str, status: bytes
+) -> None:
+    """By a client that sends all before it reads; its next request goes over the same connection."""
+    size = 30 * MIB
+    with connect(api) as connection:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n"
+        connection.sendall(f"{head}X-API-Key: {key['X-API-Key']}\r\n\r\n".encode() + bytes(size))
+        answer = connection.makefile("rb")
+        assert answer.readline().split()[1] == status
+        connection.sendall(b"GET /none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"HTTP/1.1 401 " in answer.read()
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, identity", "x" * 1000])
 def test_a_compressed_body_is_never_unpacked(api: Api, key: dict[str, str], encoding: str) -> None:
     bomb = gzip.compress(bytes(200 * MIB))
