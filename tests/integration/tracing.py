@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,16 @@ class Traced:
     def joined_by_triton(
         self, path: str, body: Any, *names: str, **headers: str
     ) -> tuple[str, httpx.Response, dict[str, Span]]:
-        """The same request several times; one trace that has Triton's spans and these, with its answer."""
-        sent = [self.post(path, body, **headers) for _ in range(SEVERAL)]
+        """The same request several times; one trace that has Triton's spans and these, with its answer.
+
+        One after the other: jobs that wait together are joined into one call, which is a part of one's trace.
+        """
+        sent = []
+        for _ in range(SEVERAL):
+            trace, answer = self.post(path, body, **headers)
+            if answer.status_code == HTTPStatus.ACCEPTED:
+                self.up.result(answer.json()["request_id"])
+            sent.append((trace, answer))
 
         def look() -> tuple[str, httpx.Response, dict[str, Span]] | None:
             for trace, answer in sent:
