@@ -4,7 +4,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from adapter.core.types import Job, JobError, JobResult
-from adapter.jobs import messages, notes
+from adapter.jobs import backoff, messages, notes
 from adapter.jobs.chunks import ChunksGone
 from adapter.jobs.connection import Connection
 from adapter.jobs.inputs import Inputs, wanted_again
@@ -13,7 +13,6 @@ from adapter.jobs.results import Results
 _log = structlog.get_logger()
 
 _NANOSECONDS = 1_000_000_000
-_LONGEST_DELAY_S = 30.0
 
 
 class JetStreamDelivery:
@@ -105,7 +104,7 @@ class JetStreamDelivery:
 
 async def give_back_unread(connection: Connection, message: Msg) -> None:
     """Let a job that could not be read come again: that was no attempt. Raises QueueUnavailable."""
-    delay_s = min(2.0 ** (message.metadata.num_delivered or 1), _LONGEST_DELAY_S)
+    delay_s = backoff.delay_s(message.metadata.num_delivered or 1)
     job_id = message.subject.rpartition(".")[2]
     await _give_back(connection, message.reply, job_id, delay_s, excused=True)
 

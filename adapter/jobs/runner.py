@@ -16,10 +16,9 @@ from adapter.core.errors import (
 )
 from adapter.core.ports import Delivery
 from adapter.core.types import InferResponse, Job, JobError, JobResult
+from adapter.jobs import backoff
 from adapter.jobs.quarantine import Quarantine
 
-_FIRST_DELAY_S = 0.5
-_LONGEST_DELAY_S = 30.0
 _CROWD_ATTEMPTS = 2
 """From the next attempt on a job runs alone."""
 
@@ -44,7 +43,7 @@ class Runner:
     async def run(self, delivery: Delivery) -> JobResult | Retry:
         """The job's result, or when to try again."""
         job = delivery.job
-        delay_s = min(_FIRST_DELAY_S * 2 ** min(delivery.deliveries, 10), _LONGEST_DELAY_S)
+        delay_s = backoff.delay_s(delivery.deliveries)
         if delivery.lost:
             return failure(job, delivery.lost.code, delivery.lost.message)
         if delivery.attempt > self._attempts:

@@ -1,4 +1,4 @@
-"""In which ways a Triton can be away: whether a request may be sent to another depends on it."""
+"""A way of Triton's to be away that only those who can ask another one tell apart."""
 
 from adapter.core.errors import EngineUnavailable
 

@@ -27,6 +27,7 @@ from adapter.core.types import (
     JobResult,
     ModelMetadata,
 )
+from adapter.jobs import backoff
 from adapter.jobs.quarantine import Quarantine
 from adapter.jobs.runner import Retry, Runner
 from tests.fakes import FakeEngine, model
@@ -319,6 +320,10 @@ def test_the_longer_a_model_is_dead_the_longer_it_rests(
     quarantine.died("m")
     quarantine.died("m")
     assert quarantine.rest_s("m") == rest_s
+
+
+def test_however_often_a_job_came_its_delay_can_be_told() -> None:
+    assert [backoff.delay_s(deliveries) for deliveries in (1, 2, 5, 6, 10**6)] == [1, 2, 16, 30, 30]
 
 
 def test_a_delay_has_an_end() -> None:

@@ -83,6 +83,16 @@ class Tritons:
         """Who answers."""
         return {await self.ask(version) for _ in range(count)}
 
+    async def crashes(self, count: int) -> int:
+        """How many of so many requests are told that the model's process died."""
+        crashed = 0
+        for _ in range(count):
+            try:
+                await self.ask()
+            except ModelCrashed:
+                crashed += 1
+        return crashed
+
 
 async def until(look: Callable[[], bool]) -> None:
     """Let others run until it is so."""
@@ -187,13 +197,7 @@ def test_a_model_that_went_is_asked_for_elsewhere() -> None:
 def test_a_model_that_was_found_dead_is_asked_for_elsewhere() -> None:
     async def scenario(tritons: Tritons) -> None:
         tritons.all["a"].outcome = ModelCrashed("the stub process is not healthy")
-        crashed = 0
-        for _ in range(3):
-            try:
-                await tritons.ask()
-            except ModelCrashed:
-                crashed += 1
-        assert crashed == 1
+        assert await tritons.crashes(3) == 1
         # It is asked again after a moment; by then it is known.
         await asyncio.sleep(1.01)
         assert await tritons.askers() == {"b"}
@@ -209,13 +213,7 @@ def test_a_model_that_was_loaded_anew_is_not_known_to_be_dead() -> None:
         a = tritons.all["a"]
         a.outcome = ModelCrashed("the stub process is not healthy")
         for crashes in (1, 2):
-            crashed = 0
-            for _ in range(4):
-                try:
-                    await tritons.ask()
-                except ModelCrashed:
-                    crashed += 1
-            assert (crashed, a.asked) == (1, crashes)
+            assert (await tritons.crashes(4), a.asked) == (1, crashes)
             for state in ("LOADING", "READY"):
                 a.lines = [("m", "1", state, "")]
                 await tritons.balancer.repository_index()
