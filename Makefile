@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 IMAGENET := model_repository/efficientnet-lite0/1/model.onnx
 FIND = for p in $(1); do $$p -c 'import sys, ensurepip; print(sys.executable)' 2>/dev/null && break; done
 PYTHON ?= $(shell $(call FIND,python3.12 python3.11))
-PYTHON_NUMPY2 ?= $(shell $(call FIND,python3.13 $(HOME)/.pyenv/versions/3.13.*/bin/python))
+PYTHON_NUMPY2 ?= $(shell $(call FIND,python3.13 $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.13.*/bin/python))
 
 .PHONY: up monitor test test-compiled test-numpy2 fuzz soak soak-cluster bench bench-async bench-guard overload hangups flame \
   lint audit format docs site release lock clean
@@ -34,7 +34,7 @@ test-numpy2:
 else
 test-numpy2: $(VENV)-numpy2/.installed
 	$(VENV)-numpy2/bin/python -m pytest -q --ignore tests/integration --ignore tests/standalone \
-	  --ignore tests/monitoring --ignore tests/models --ignore tests/shipping
+	  --ignore tests/monitoring --ignore tests/models --ignore tests/shipping --ignore tests/bench
 endif
 
 # What bytes can do to the codec, for a minute.
