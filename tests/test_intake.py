@@ -151,7 +151,7 @@ def test_a_connection_that_idles_keeps_nothing_of_a_body(application: Applicatio
 def test_a_body_that_stops_coming_is_refused(
     application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapter.protocol.GRACE_S", -1000.0)
+    monkeypatch.setattr("adapter.patience.GRACE_S", -1000.0)
     with serving(application) as connect:
         client = connect()
         client.sendall(head(len(BODY)) + BODY[:LARGE])
