@@ -180,7 +180,7 @@ class HttpProtocol(PatientProtocol):
     def _put_into(self, place: memoryview) -> bool:
         """Have the body of the request at hand lie there; returns False where another one came after it."""
         cycle = self._answering
-        if cycle is None or cycle is not self.cycle or self.transport.is_closing():
+        if cycle is None or cycle is not self.cycle or self._parting or self.transport.is_closing():
             return False
         rest = cycle.put_into(place)
         if rest:
@@ -298,6 +298,8 @@ class HttpProtocol(PatientProtocol):
         self._parting = True
         self._body_bytes = 0
         if self.transport.can_write_eof():
+            # No more of a body is put where it was to lie.
+            self.transport.set_protocol(self)
             self.transport.write_eof()
             self.wait_for_end()
         else:
