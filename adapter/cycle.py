@@ -143,7 +143,7 @@ class Cycle(RequestResponseCycle):
         self.chunked_encoding = False
         self.response_complete = True
         self.message_event.set()
-        if not self.keep_alive:
+        if not (self.keep_alive or self.more_body):
             self.transport.close()
         self.on_response()
 

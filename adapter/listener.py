@@ -13,7 +13,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvloop.loop import SSLProtocol  # type: ignore[attr-defined]
 
-from adapter.protocol import READ_WITHIN_S, HttpProtocol
+from adapter.patience import READ_WITHIN_S
+from adapter.protocol import HttpProtocol
 from adapter.security.browser import ALWAYS, OVER_TLS
 from adapter.security.tls import ServerTls
 from adapter.settings import Settings

@@ -1,13 +1,11 @@
 """The HTTP connection of uvicorn, with limits for clients that mean no good.
 
-uvicorn bounds neither the headers nor the time a client takes to send or to read. Here a connection has so
-long for a request's headers, a body must come at a least pace, an answer must be taken, and one process
-holds so many connections. What is refused is answered in the form of the path's contract, after all that was
-asked before it, and closed.
+A client has only so much time, see `patience`; its headers are bounded, and so are the connections that one
+process holds. What is refused is answered in the form of the path's contract, after all that was asked before
+it, and closed.
 """
 
 import asyncio
-import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, cast
@@ -15,59 +13,42 @@ from urllib.parse import unquote
 
 import httptools
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from adapter.contracts.body import BODY_INTO
 from adapter.contracts.errors import error_body
 from adapter.contracts.journal import REQUEST_ID, new_request_id, wanted
 from adapter.cycle import Cycle
+from adapter.heads import is_well_formed, without_offer
 from adapter.intake import Intake
+from adapter.patience import PatientProtocol
 from adapter.settings import Settings
 
-_UPGRADE = re.compile(rb"(\r\n)upgrade(?=[ \t]*:)", re.IGNORECASE)
 _log = structlog.get_logger()
 
 MOST_HEADER_BYTES = 32 << 10
-LEAST_PACE = 1024
-"""Bytes per second that a body must come at, on average, once the grace is over."""
-GRACE_S = 10.0
-_LOOK_EVERY_S = 2.0
+"""Of a request, and as many of what comes between the pieces of a body, or behind it."""
 MOST_UNREAD_BYTES = 256 << 10
 """Of a body, before no more of it is read from the connection."""
-_TICK_S = 0.001
-"""The event loop's clock counts milliseconds."""
-READ_WITHIN_S = 60.0
-"""How long a client may take nothing of an answer that waits for it."""
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(PatientProtocol):
     """One connection within the settings' limits; `refused` is told the code of a refusal.
 
     Everything else is what uvicorn makes a connection of.
     """
 
-    cycle: Cycle | None  # type: ignore[assignment]
-
     def __init__(self, settings: Settings, refused: Callable[[str], None], **uvicorns: Any) -> None:
-        super().__init__(**uvicorns)
+        super().__init__(settings.header_timeout_s, **uvicorns)
         self.max_connections = settings.max_connections
         self.refused = refused
-        self._header_timeout_s = settings.header_timeout_s
         self._max_body_bytes = settings.max_body_bytes
         self._access_log_sample = settings.access_log_sample
         self._answering: Cycle | None = None
         """`cycle`, or the one that it waits behind."""
-        self._timer: asyncio.TimerHandle | None = None
-        self._writing: asyncio.TimerHandle | None = None
-        self._idling: asyncio.TimerHandle | None = None
-        self._idle_since = 0.0
-        self._in_headers = True
-        """Between requests, or within one's headers."""
-        self._in_message = False
-        self._bytes = 0
-        """Received of what is being waited for: the headers, or the body."""
-        self._since = 0.0
-        self._refused = False
+        self._head_bytes = 0
+        """Received since the last request, or the last piece of this one's body."""
+        self._parting = False
+        """Whatever comes now is dropped."""
         self._last_words = b""
         """What is answered to what was refused, once all that came before is answered."""
         self._extensions: dict[str, Any] = {}
@@ -76,55 +57,91 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         if self.scheme == "http":
             self._extensions[BODY_INTO] = self._put_into
-        self._wait()
+        self.wait()
         if len(self.connections) > self.max_connections:
             status, message = HTTPStatus.SERVICE_UNAVAILABLE, "too many connections"
             self._refuse(status, "unavailable", message, reason="too_many_connections")
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop(self._timer)
-        self._stop(self._writing)
-        self._stop(self._idling)
         self._extensions.clear()
         # This one is told of it; those that wait behind it never run.
         self.cycle = self._answering
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
+        if self._parting:
+            self._body_bytes += len(data)
+            if self._body_bytes > self._max_body_bytes:
+                self.transport.close()
             return
-        self._bytes += len(data)
-        super().data_received(_without_upgrade(data) if self._in_headers else data)
-        if self._in_headers and self._bytes > MOST_HEADER_BYTES and self.parser is not None:
+        self._head_bytes += len(data)
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self._refuse_malformed()
+        if self._head_bytes > MOST_HEADER_BYTES and not self._parting:
             self._refuse_headers()
-        elif self._in_message and self._timer is None and not self._refused:
-            self._wait()
+        elif self._in_message and self._timer is None and not self._parting:
+            self.wait()
+
+    def _parse(self, data: bytes) -> None:
+        """Raises HttpParserError for what is no HTTP."""
+        rest: bytes | memoryview = data
+        while not self._parting:
+            try:
+                self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as offer:
+                # The parser takes the body that follows for the other protocol's, but Java's client and
+                # `curl --http2` offer HTTP/2 with every request.
+                rest = memoryview(rest)[offer.args[0] :]
+                self._pass_over_offer()
+            else:
+                return
+
+    def _pass_over_offer(self) -> None:
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        if method == b"CONNECT":
+            self._refuse_malformed()
+        elif not self._parting:
+            self._renew_parser()
+            self.parser.feed_data(without_offer(method, self.url, version, self.headers))
+
+    def _renew_parser(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_message = True
 
     def on_headers_complete(self) -> None:
-        if self._refused:
+        if self._parting:
             return
-        # `_bytes` may count some of the body, so that only a sum that looks too large is made exactly.
-        if self._bytes > MOST_HEADER_BYTES and self._header_bytes() > MOST_HEADER_BYTES:
+        version = self.parser.get_http_version()
+        # `_head_bytes` may count some of the body, so that only a sum that looks too large is made exactly.
+        if self._head_bytes > MOST_HEADER_BYTES and self._header_bytes() > MOST_HEADER_BYTES:
             self._refuse_headers()
-            return
-        self._begin()
-        self._next(in_headers=False)
+        elif not is_well_formed(version, self.headers):
+            self._refuse_malformed()
+        elif not self.parser.should_upgrade():
+            self._begin(version)
+            self._next(in_headers=False)
 
-    def _begin(self) -> None:
+    def _begin(self, version: str) -> None:
         """Start the request that the headers describe, or queue it behind the one that is being answered."""
-        scope, version = self.scope, self.parser.get_http_version()
+        scope = self.scope
         # Its annotations do not know that there may be no query.
         url: Any = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
+        raw_path = url.path or b"/"
+        path = raw_path.decode("ascii")
         scope["method"] = self.parser.get_method().decode("ascii")
         scope["http_version"] = version
         scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = url.path
+        scope["raw_path"] = raw_path
         scope["query_string"] = url.query or b""
+        # What comes behind the body is no header: nobody has looked at it who looks at headers.
+        self.headers = []
         last = self.cycle
         cycle = self.cycle = Cycle(
             scope,
@@ -135,7 +152,7 @@ class HttpProtocol(HttpToolsProtocol):
             False,
             self.server_state.default_headers,
             asyncio.Event(),
-            self.expect_100_continue,
+            self.expect_100_continue and version == "1.1",
             version != "1.0" and self.parser.should_keep_alive(),
             self.on_response_complete,
         )
@@ -149,11 +166,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         cycle = self.cycle
-        if cycle is None or self._refused:
+        if cycle is None or self._parting:
             return
+        self._head_bytes = 0
+        self._body_bytes += len(body)
         if cycle.take(body) > MOST_UNREAD_BYTES:
             self.flow.pause_reading()
-        elif cycle.response_complete and self._bytes > self._max_body_bytes:
+        elif cycle.response_complete and self._body_bytes > self._max_body_bytes:
             self._refuse(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "payload_too_large", "more of the body is not waited for"
             )
@@ -161,7 +180,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _put_into(self, place: memoryview) -> bool:
         """Have the body of the request at hand lie there; returns False where another one came after it."""
         cycle = self._answering
-        if cycle is None or cycle is not self.cycle or self.transport.is_closing():
+        if cycle is None or cycle is not self.cycle or self._parting or self.transport.is_closing():
             return False
         rest = cycle.put_into(place)
         if rest:
@@ -169,23 +188,22 @@ class HttpProtocol(HttpToolsProtocol):
         return True
 
     def _took(self, size: int, last: bool) -> None:
-        self._bytes += size
+        self._body_bytes += size
         if last:
             # The one before waits for this body's end, and for nothing else.
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._renew_parser()
             self.transport.set_protocol(self)
             self.on_message_complete()
 
     def on_message_complete(self) -> None:
         cycle = self.cycle
-        if cycle is None or self._refused:
+        if cycle is None or self._parting or self._in_headers:
             return
         self._in_message = False
         self._next(in_headers=True)
         if cycle.response_complete:
             # It was answered before its body had come.
-            self._idle()
+            self.idle()
         else:
             cycle.more_body = False
             cycle.message_event.set()
@@ -196,94 +214,29 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
-        if self.pipeline:
+        if not cast(Cycle, self._answering).keep_alive:
+            self._part()
+        elif self.pipeline:
             cycle, app = self.pipeline.pop()
             self._answering = cast(Cycle, cycle)
             self._start_asgi_task(cycle, app)
-        elif self._refused:
+        elif self._parting:
             self._say_last()
         else:
-            self._idle()
+            self.idle()
 
-    def _idle(self) -> None:
-        """From now on nothing is asked of us, unless the answer came before the body's end."""
-        self._idle_since = self.loop.time()
-        if self._idling is None:
-            self._idling = self.loop.call_later(self.timeout_keep_alive, self._look_whether_idle)
-
-    def _look_whether_idle(self) -> None:
-        """Close a connection on which nothing came for so long since the last answer."""
-        self._idling = None
-        cycle, left = self.cycle, self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if self._in_message or (cycle is not None and not cycle.response_complete):
-            return
-        if left > _TICK_S:
-            self._idling = self.loop.call_later(left, self._look_whether_idle)
-        elif not self.transport.is_closing():
-            self.transport.close()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._watch_reader()
-
-    def resume_writing(self) -> None:
-        self._stop(self._writing)
-        super().resume_writing()
-
-    def send_400_response(self, msg: str) -> None:
+    def _refuse_malformed(self) -> None:
         self._refuse(HTTPStatus.BAD_REQUEST, "malformed_request", "the request is malformed HTTP")
 
     def _next(self, in_headers: bool) -> None:
         self._in_headers = in_headers
-        self._bytes = 0
-        self._stop(self._timer)
-        self._timer = None
-
-    def _wait(self) -> None:
-        self._since = self.loop.time()
-        if self._in_headers:
-            self._look_at_headers()
-        else:
-            self._timer = self.loop.call_later(_LOOK_EVERY_S, self._look_at_body)
+        self._head_bytes = self._body_bytes = 0
+        self.waited()
 
     def _header_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
-    def _look_at_headers(self) -> None:
-        """Whether they are still in time, which begins anew while it is we who do not read."""
-        now = self.loop.time()
-        if self.flow.read_paused:
-            self._since = now
-        left = self._since + self._header_timeout_s - now
-        if left > _TICK_S:
-            self._timer = self.loop.call_later(min(left, _LOOK_EVERY_S), self._look_at_headers)
-        elif self._in_message:
-            self._too_slow()
-        else:
-            self.transport.close()
-
-    def _look_at_body(self) -> None:
-        """Whether the body comes fast enough; what time we do not read does not count."""
-        if self.flow.read_paused:
-            self._since += _LOOK_EVERY_S
-        elapsed = self.loop.time() - self._since
-        if self._bytes < (elapsed - GRACE_S) * LEAST_PACE:
-            self._too_slow()
-        else:
-            self._timer = self.loop.call_later(_LOOK_EVERY_S, self._look_at_body)
-
-    def _watch_reader(self) -> None:
-        left = self.transport.get_write_buffer_size()
-        self._writing = self.loop.call_later(READ_WITHIN_S, self._look_at_reader, left)
-
-    def _look_at_reader(self, left: int) -> None:
-        """Whether the client has taken something of what was left; a large answer may take it a while."""
-        if self.transport.get_write_buffer_size() < left:
-            self._watch_reader()
-        else:
-            self.transport.abort()
-
-    def _too_slow(self) -> None:
+    def too_slow(self) -> None:
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, "request_timeout", "the request did not come in time")
 
     def _refuse_headers(self) -> None:
@@ -295,11 +248,11 @@ class HttpProtocol(HttpToolsProtocol):
 
         `reason` is what is counted where not the code.
         """
-        if self._refused or self.transport.is_closing():
+        if self._parting or self.transport.is_closing():
             return
         self.refused(reason or code)
-        self._refused = True
-        self._stop(self._timer)
+        self._parting = True
+        self.waited()
         cycle = self.cycle
         if cycle is None or self._in_headers:
             in_turn = cycle is None or cycle.response_complete
@@ -312,7 +265,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         else:
             # The application may be at it, but has lost its turn to answer.
-            cycle.disconnected = in_turn = True
+            cycle.disconnected = cycle.response_complete = in_turn = True
             cycle.message_event.set()
         self._last_words = self._refusal(status, code, message)
         if in_turn:
@@ -335,23 +288,19 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _say_last(self) -> None:
         self.transport.write(self._last_words)
-        self.transport.close()
+        self._part()
 
-    @staticmethod
-    def _stop(timer: asyncio.TimerHandle | None) -> None:
-        if timer is not None:
-            timer.cancel()
+    def _part(self) -> None:
+        """Hang up on a client that may still be sending: in stages, as RFC 9112, section 9.6, has it.
 
-
-def _without_upgrade(data: bytes) -> bytes:
-    """Headers with the offer of another protocol taken out, as RFC 9110, section 7.8, allows.
-
-    Java's client and `curl --http2` offer HTTP/2 with every request, and the parser would take the body that
-    follows for that protocol's.
-    """
-    end = data.find(b"\r\n\r\n")
-    # Of the body nothing is looked at: it may be large.
-    head = data if end < 0 else data[:end]
-    if b"pgrade" not in head and b"PGRADE" not in head:
-        return data
-    return _UPGRADE.sub(rb"\1X-Upgrade", head) + data[len(head) :]
+        Its connection would else be reset, and with it the answer lost. TLS does so of itself.
+        """
+        self._parting = True
+        self._body_bytes = 0
+        if self.transport.can_write_eof():
+            # No more of a body is put where it was to lie.
+            self.transport.set_protocol(self)
+            self.transport.write_eof()
+            self.wait_for_end()
+        else:
+            self.transport.close()

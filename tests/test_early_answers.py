@@ -1,6 +1,7 @@
 """Answers to bodies that the application does not read: nothing hangs, and nothing is read without end."""
 
 import asyncio
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from adapter import protocol
+from adapter import patience
 from adapter.listener import QuietServer
 from adapter.protocol import MOST_UNREAD_BYTES
 from adapter.settings import Settings
@@ -27,7 +28,7 @@ NOT_FOUND = b"HTTP/1.1 404 "
 
 
 class Application:
-    """Answers 404, `/later` once it is told to, and reads no body."""
+    """Answers 404, `/later` once it is told to, and reads no body; it hangs up after `/last`."""
 
     def __init__(self) -> None:
         self.go_on = Event()
@@ -38,6 +39,8 @@ class Application:
         if scope["path"] == "/later":
             await asyncio.to_thread(self.go_on.wait)
         headers = [(b"content-length", b"2")]
+        if scope["path"] == "/last":
+            headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": 404, "headers": headers})
         await send({"type": "http.response.body", "body": b"no"})
 
@@ -123,7 +126,7 @@ def test_a_body_without_end_is_read_up_to_the_limit() -> None:
 def test_a_body_that_stops_coming_ends_the_connection_without_another_answer(
     body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "GRACE_S", -1000.0)
+    monkeypatch.setattr(patience, "GRACE_S", -1000.0)
     with connected(Application()) as (_, client, refused):
         client.sendall(post("/", LARGE) + body)
         assert read_to_end(client).count(b"HTTP/1.1") == 1
@@ -137,3 +140,53 @@ def test_a_body_that_is_malformed_after_its_answer_gets_no_other() -> None:
         client.sendall(b"nonsense\r\n")
         assert read_to_end(client) == b""
     assert refused == ["malformed_request"]
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain text", "TLS"])
+def test_a_client_that_is_hung_up_on_reads_the_answer_when_it_has_sent_all(
+    encrypted: bool, tmp_path: Path
+) -> None:
+    with connected(Application(), Files(tmp_path) if encrypted else None) as (_, client, refused):
+        client.sendall(post("/last", LARGE))
+        select.select([client], [], [], 20)
+        client.sendall(bytes(LARGE))
+        assert read_to_end(client).startswith(NOT_FOUND)
+    assert refused == []
+
+
+def test_a_client_that_is_refused_reads_the_answer_when_it_has_sent_all() -> None:
+    with connected(Application()) as (_, client, refused):
+        client.sendall(b"GET / HTTP/1.1\r\nX: ")
+        client.sendall(b"x" * LARGE)
+        assert read_to_end(client).startswith(b"HTTP/1.1 431 ")
+    assert refused == ["headers_too_large"]
+
+
+@pytest.mark.parametrize("begun", [post("/last", 1 << 40), b"nonsense\r\n\r\n"], ids=["answered", "refused"])
+def test_of_a_client_that_sends_on_no_more_is_read_than_a_body_may_hold(begun: bytes) -> None:
+    with connected(Application()) as (_, client, _):
+        client.sendall(begun)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            client.sendall(bytes(3 * MOST))
+
+
+@pytest.mark.parametrize("begun", [post("/last", LARGE), b"nonsense\r\n\r\n"], ids=["answered", "refused"])
+def test_a_client_that_does_not_hang_up_is_hung_up_on(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "END_WITHIN_S", 0.5)
+    with connected(Application()) as (served, client, _):
+        began = time.monotonic()
+        client.sendall(begun)
+        assert read_to_end(client).startswith(b"HTTP/1.1 4")
+        wait_for(lambda: not served.server_state.connections)
+        assert time.monotonic() - began >= 0.49
+
+
+@pytest.mark.parametrize("size", [0, 3])
+def test_a_request_that_came_whole_is_the_last_one_at_once(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "END_WITHIN_S", 1000)
+    with connected(Application()) as (served, client, _):
+        client.sendall(post("/last", size) + bytes(size))
+        assert read_to_end(client).startswith(NOT_FOUND)
+        wait_for(lambda: not served.server_state.connections)

@@ -151,12 +151,32 @@ def test_a_connection_that_idles_keeps_nothing_of_a_body(application: Applicatio
 def test_a_body_that_stops_coming_is_refused(
     application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adapter.protocol.GRACE_S", -1000.0)
+    monkeypatch.setattr("adapter.patience.GRACE_S", -1000.0)
     with serving(application) as connect:
         client = connect()
         client.sendall(head(len(BODY)) + BODY[:LARGE])
         assert client.makefile("rb").readline() == b"HTTP/1.1 408 Request Timeout\r\n"
         wait_for(lambda: application.hung_up == 1)
+
+
+def test_of_a_body_that_was_refused_nothing_more_is_put_in_its_place(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory may be another request's by then."""
+    monkeypatch.setattr("adapter.patience.GRACE_S", -1000.0)
+    with (
+        quiet_server(application, Settings()) as (served, address),
+        socket.create_connection(address, timeout=20) as client,
+    ):
+        client.sendall(head(len(BODY)) + BODY[:LARGE])
+        assert client.makefile("rb").readline() == b"HTTP/1.1 408 Request Timeout\r\n"
+        wait_for(lambda: application.hung_up == 1)
+        [place] = application.places
+        before = bytes(place)
+        client.sendall(BODY[LARGE:])
+        client.shutdown(socket.SHUT_WR)
+        wait_for(lambda: not served.server_state.connections)
+        assert bytes(place) == before
 
 
 def test_small_bodies_and_those_without_a_size_are_read_as_ever(application: Application) -> None:

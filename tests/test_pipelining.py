@@ -10,7 +10,7 @@ from threading import Event
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from adapter import protocol
+from adapter import patience
 from adapter.listener import QuietServer
 from adapter.settings import Settings
 from tests.integration.serving import wait_for
@@ -162,8 +162,8 @@ def test_when_the_client_hangs_up_nothing_more_begins(
 def test_time_in_which_nothing_is_read_is_not_the_clients(
     application: Application, begun: bytes, rest: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "GRACE_S", 1.0)
-    monkeypatch.setattr(protocol, "_LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(patience, "GRACE_S", 1.0)
+    monkeypatch.setattr(patience, "_LOOK_EVERY_S", 0.1)
     with connected(application, header_timeout_s=1) as (_, client):
         client.sendall(get("/later") + get("/2") + begun)
         # Twice as long as the rest may take, and then less than that.

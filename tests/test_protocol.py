@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from adapter import listener, protocol
+from adapter import listener, patience
 from adapter.listener import QuietServer
 from adapter.settings import Settings
 from tests.integration.certificates import Files
@@ -52,15 +52,15 @@ def read(client: socket.socket, most: int) -> int:
     return received
 
 
-def patience(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    for module in (listener, protocol):
+def read_within(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    for module in (listener, patience):
         monkeypatch.setattr(module, "READ_WITHIN_S", seconds)
 
 
 def test_an_answer_that_is_not_taken_ends_the_connection(
     files: Files | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patience(monkeypatch, 0.5)
+    read_within(monkeypatch, 0.5)
     began = time.monotonic()
     with asked(files, "keep-alive") as (served, client):
         wait_for(lambda: served.server_state.connections)
@@ -73,7 +73,7 @@ def test_an_answer_that_is_not_taken_ends_the_connection(
 def test_an_answer_that_is_taken_slowly_is_taken_whole(
     files: Files | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patience(monkeypatch, 1)
+    read_within(monkeypatch, 1)
     with asked(files, "close") as (_, client):
         head = client.recv(1)
         while not head.endswith(b"\r\n\r\n"):

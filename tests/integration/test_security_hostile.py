@@ -164,12 +164,10 @@ def test_json_that_unpacks_to_more_than_it_is(
 )
 def test_headers_without_end(api: Api, head: bytes) -> None:
     with connect(api) as connection:
-        with suppress(OSError):
-            connection.sendall(head)
+        connection.sendall(head)
         answer = read_all(connection)
-    if answer:  # a reset may overtake it
-        assert answer.startswith(b"HTTP/1.1 431 "), answer[:200]
-        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "headers_too_large"
+    assert answer.startswith(b"HTTP/1.1 431 "), answer[:200]
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "headers_too_large"
 
 
 def test_five_hundred_slow_clients_do_not_hold_up_others(api: Api, key: dict[str, str]) -> None:

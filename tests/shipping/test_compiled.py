@@ -20,7 +20,8 @@ CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
 HOOK = CONFIG["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["mypyc"]
 MODULES = [file.strip("/").removesuffix(".py").replace("/", ".") for file in HOOK["include"]]
 TESTED = ["contracts", "core", "jobs", "security", "triton"]
-TESTED += [f"test_{name}.py" for name in ("intake", "keep_alive", "logs", "ops", "processes", "protocol")]
+TESTED += [f"test_{name}.py" for name in ("early_answers", "framing", "intake", "keep_alive", "logs", "ops")]
+TESTED += [f"test_{name}.py" for name in ("pipelining", "processes", "protocol")]
 TESTED += [
     f"integration/test_{name}.py" for name in ("hostile", "main_job", "queue", "v2_limits", "v2_differential")
 ]
