@@ -21,7 +21,8 @@ FROM python:3.12.13-slim-trixie
 LABEL org.opencontainers.image.title="miaas-adapter" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-# A user without a name, a home or a shell; /state is for API keys, and all that is ever written.
+# A user without a name, a home or a shell. /state is for API keys; beside it only /tmp is written to, for large
+# bodies of requests.
 RUN install --directory --owner 10001 --group 10001 --mode 0700 /state
 COPY --from=build /opt/adapter /opt/adapter
 COPY docker/healthcheck.py /opt/adapter/healthcheck.py

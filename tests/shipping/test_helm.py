@@ -109,7 +109,7 @@ def test_by_default_there_is_only_what_is_needed(chart: Chart) -> None:
 def test_everything_that_can_be_had(chart: Chart) -> None:
     assert render(chart, EVERYTHING).keys() - render(chart, {}).keys() == {
         *("HorizontalPodAutoscaler -serve", "ScaledObject -worker", "ServiceMonitor", "PrometheusRule"),
-        *("PodDisruptionBudget -serve", "PodDisruptionBudget -worker"),
+        *("PodDisruptionBudget -serve", "PodDisruptionBudget -worker", "PodDisruptionBudget -triton"),
         *("NetworkPolicy -serve", "NetworkPolicy -worker", "NetworkPolicy -triton"),
         *("Deployment -triton", "Service -triton"),
     }
@@ -129,6 +129,9 @@ def test_every_pod_keeps_to_the_restricted_standard(chart: Chart, values: Values
                 "capabilities": {"drop": ["ALL"]},
             }
             assert container(manifest)["resources"]["limits"]["memory"]
+            # Large bodies of requests, and much of what runs in a Triton, need a place.
+            assert {"name": "tmp", "mountPath": "/tmp"} in container(manifest)["volumeMounts"]  # noqa: S108
+            assert {"name": "tmp", "emptyDir": {}} in pod["volumes"]
 
 
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
@@ -208,12 +211,20 @@ def test_workers_follow_every_lane_of_the_queue(chart: Chart) -> None:
     asked = {(trigger["metadata"]["stream"], trigger["metadata"]["consumer"]) for trigger in triggers}
     assert asked == {(JOBS, lane.consumer) for lane in LANES}
     assert triggers[0]["metadata"] | {"consumer": ""} == {
-        "natsServerMonitoringEndpoint": "nats-headless:8222",
+        "natsServerMonitoringEndpoint": "nats-headless.ns.svc:8222",
         "account": "$G",
         "stream": JOBS,
         "consumer": "",
         "lagThreshold": "64",
     }
+
+
+def test_keda_is_told_a_name_that_it_can_resolve_in_its_own_namespace(chart: Chart) -> None:
+    whole = ("nats.messaging.svc:8222", "10.0.0.1:80")
+    for given, told in (("nats:8222", "nats.ns.svc:8222"), *zip(whole, whole, strict=True)):
+        keda = {"enabled": True, "natsMonitoring": given}
+        triggers = render(chart, {"worker": {"keda": keda}})["ScaledObject -worker"]["spec"]["triggers"]
+        assert {trigger["metadata"]["natsServerMonitoringEndpoint"] for trigger in triggers} == {told}
 
 
 def test_the_rules_are_those_of_prometheus(chart: Chart) -> None:
@@ -226,7 +237,11 @@ def test_gpus(chart: Chart) -> None:
     assert container(triton)["resources"]["limits"] == {"nvidia.com/gpu": 2, "memory": "8Gi"}
     # Nobody waits for a GPU that the old pod holds.
     assert triton["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
-    assert "nvidia.com/gpu" not in str(render(chart, EVERYTHING))
+    found = render(chart, EVERYTHING)
+    assert "nvidia.com/gpu" not in str(found)
+    # Where it may have a place beside the old one, a new pod is there first.
+    strategy = found["Deployment -triton"]["spec"]["strategy"]
+    assert strategy["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
 
 
 def test_tritons_command_and_image_are_those_of_its_dockerfile(chart: Chart) -> None:

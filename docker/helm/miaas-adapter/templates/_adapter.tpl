@@ -73,10 +73,6 @@ spec:
             preStop: {sleep: {seconds: 5}}
           resources: {{- toYaml $values.resources | nindent 12 }}
           securityContext: {{- include "miaas.containerSecurity" . | nindent 12 }}
-          {{- with include "miaas.mounts" $root | trim }}
-          volumeMounts: {{- . | nindent 12 }}
-          {{- end }}
-      {{- with include "miaas.volumes" $root | trim }}
-      volumes: {{- . | nindent 8 }}
-      {{- end }}
+          volumeMounts: {{- include "miaas.mounts" $root | nindent 12 }}
+      volumes: {{- include "miaas.volumes" $root | nindent 8 }}
 {{- end }}

@@ -79,8 +79,9 @@ env:
 {{- end }}
 {{- end }}
 
-{{/* The Secrets behind `files` and the API keys: mounted as folders, so that renewed ones arrive. */}}
+{{/* Room for large bodies of requests, and the Secrets behind `files` and the API keys: folders, so that renewed ones arrive. */}}
 {{- define "miaas.mounts" -}}
+- {name: tmp, mountPath: /tmp}
 {{- range $name, $from := .Values.files }}
 - {name: {{ $name | replace "_" "-" }}, mountPath: /secrets/{{ $name }}, readOnly: true}
 {{- end }}
@@ -90,6 +91,8 @@ env:
 {{- end }}
 
 {{- define "miaas.volumes" -}}
+- name: tmp
+  emptyDir: {}
 {{- range $name, $from := .Values.files }}
 - name: {{ $name | replace "_" "-" }}
   secret: {secretName: {{ $from.secret }}, defaultMode: 0440}
