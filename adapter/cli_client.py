@@ -88,6 +88,8 @@ def input_data(api: httpx.Client, model: str, file: Path | None) -> str:
         value = json.loads(text)
     except ValueError as error:
         fail(f"{place}: is not JSON: {error}", 2)
+    except RecursionError:
+        fail(f"{place}: is nested too deep", 2)
     # Numbers are passed on as they are written.
     if isinstance(value, list):
         return f'{{"instances": {text}}}'

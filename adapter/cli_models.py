@@ -1,6 +1,7 @@
 """`miaas-adapter models`: the models of a repository, shown, checked, added, deprecated."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -189,7 +190,7 @@ def _failing() -> Iterator[None]:
     except ImportError as error:
         fail(f"this needs the package {error.name}: {INSTALL}", 1)
     except OSError as error:
-        fail(f"{error.filename}: {error.strerror}", 1)
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
 
 
 def _entries(folder: Path, names: list[str] | None) -> "list[Entry]":
@@ -260,7 +261,10 @@ def _listed(option: str, text: str | None) -> tuple[str, ...]:
 
 def _labels(text: str | None) -> tuple[str, ...]:
     """`a,b,c`, or the lines of a file."""
-    if text is None or not Path(text).is_file():
+    if text is None:
+        return ()
+    # A long list is no name that a file may have: to look for it is an error of its own.
+    if not os.path.isfile(text):
         if text and "," not in text:
             fail(f"--labels: there is no file {text}, and one label alone is none", 2)
         return _listed("--labels", text)

@@ -171,9 +171,15 @@ def _declare(tensor: TensorMetadata, field: Any, *, batching: bool) -> None:
     field.data_type = _data_type(tensor)
     dims = tensor.shape[1:] if batching else tensor.shape
     field.dims.extend(dims or (1,))
-    if not dims:
-        # Triton takes no empty dims: clients see one element where the model has none of an axis.
-        field.reshape.SetInParent()
+    if dims:
+        return
+    if not batching:
+        raise ModelError(
+            f"{tensor.name!r} is a tensor without axes, which Triton takes of no model that does not batch: "
+            "give it an axis of size 1, or, of an output, name those to keep with --output"
+        )
+    # Triton takes no empty dims: clients see one element where the model has none of an axis.
+    field.reshape.SetInParent()
 
 
 def _data_type(tensor: TensorMetadata) -> int:

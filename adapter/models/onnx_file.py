@@ -188,7 +188,11 @@ def _lowered(
 
 def _session(model: Any, path: Path, external: bool) -> Any:
     """ONNX Runtime's session of the model, by way of a file. Raises ModelError when it does not take it."""
-    _save(model, path, external)
+    try:
+        _save(model, path, external)
+    except OSError as error:
+        place = tempfile.gettempdir()
+        raise ModelError(f"{place}: cannot be written, TMPDIR names another: {first_line(error)}") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from adapter.core.types import TensorMetadata
 from adapter.models import onnx_file
 from adapter.models.errors import ModelError, first_line
+from adapter.models.likeness import compared
 from adapter.models.source import Source
 
 _TYPES = {
@@ -35,14 +37,19 @@ def read(path: Path, inputs: Sequence[TensorMetadata] = (), keep: Sequence[str] 
     """The estimator in the file, which is opened with pickle, and so runs whatever code it holds.
 
     `inputs` are those of the model; with none it takes its features as one FP32 tensor `input`. `keep` is as
-    for ONNX. A classifier gives `label` and `probabilities`. Raises ModelError.
+    for ONNX. A classifier gives `label`, and `probabilities` or, where it knows none, `scores`. Raises
+    ModelError.
     """
     estimator, notes = _open(path)
     names: tuple[str, ...] = ()
-    if not inputs:
-        inputs = [_features(estimator)]
+    if inputs:
+        model = to_onnx(estimator, inputs)
+    else:
+        features = _features(estimator)
         names = tuple(getattr(estimator, "feature_names_in_", ()))
-    source = onnx_file.source(to_onnx(estimator, inputs), keep)
+        model, unlike = compared(estimator, to_onnx(estimator, [features]), features.shape[1])
+        notes += unlike
+    source = onnx_file.source(model, keep)
     classes: Any = getattr(estimator, "classes_", None)
     # Of several targets there are several lists.
     flat = isinstance(classes, np.ndarray) and classes.ndim == 1
@@ -59,15 +66,21 @@ def to_onnx(estimator: Any, inputs: Sequence[TensorMetadata]) -> Any:
         (tensor.name, _TYPES[tensor.datatype]([None if size < 0 else size for size in tensor.shape]))
         for tensor in inputs
     ]
-    # Else the probabilities come as a list of objects, which is no tensor.
-    options = {"zipmap": False} if hasattr(estimator, "predict_proba") else None
+    convert = partial(skl2onnx.to_onnx, estimator, initial_types=types, target_opset=onnx_file.OPSETS)
     try:
-        model = skl2onnx.to_onnx(
-            estimator, initial_types=types, options=options, target_opset=onnx_file.OPSETS
-        )
+        with warnings.catch_warnings():
+            # Of what scikit-learn will not have any more skl2onnx still looks for some.
+            warnings.simplefilter("ignore", FutureWarning)
+            try:
+                # Else what a classifier says of each class may come as a list of objects, which is no tensor.
+                model = convert(options={"zipmap": False})
+            except NameError:  # this kind of estimator has no such option
+                model = convert()
     except Exception as error:  # the converters raise whatever they run into
         kind = type(estimator).__name__
         raise ModelError(f"skl2onnx cannot convert this {kind}: {first_line(error)}") from error
+    if not hasattr(estimator, "predict_proba"):
+        _rename_output(model.graph, "probabilities", "scores")
     # It names a domain more than once, in the order of a set.
     opsets = [helper.make_opsetid(domain, version) for domain, version in onnx_file.OPSETS.items()]
     return helper.make_model(model.graph, ir_version=onnx_file.IR_VERSION, opset_imports=opsets)
@@ -98,6 +111,13 @@ def _open(path: Path) -> tuple[Any, list[str]]:
         f"it was made with scikit-learn {version}, and read with {sklearn.__version__}: compare their answers"
         for version in sorted(made_with)
     ]
+
+
+def _rename_output(graph: Any, old: str, new: str) -> None:
+    for output in graph.output:
+        if output.name == old:
+            output.name = new
+            graph.node.append(helper.make_node("Identity", [old], [new]))
 
 
 def _features(estimator: Any) -> TensorMetadata:

@@ -134,6 +134,7 @@ def test_a_request_that_fails_is_an_error(place: tuple[str, str]) -> None:
         (["sklearn-iris@9"], "[1]", 1, "Model not found: sklearn-iris version 9"),
         (["a/../b"], "[1]", 1, "no such path: /v1/models/a/../b:predict"),
         (["sklearn-iris"], "[1", 2, "standard input: is not JSON: Expecting ',' delimiter: line 1 column 3"),
+        (["sklearn-iris"], "[" * 100_000, 2, "standard input: is nested too deep"),
         (["sklearn-iris"], "\n", 2, "standard input: is empty"),
         (["sklearn-iris"], "1", 2, "standard input: expected an array of instances, or an object"),
         (["sklearn-iris", "none.json"], "", 2, "none.json: No such file or directory"),

@@ -86,15 +86,22 @@ def test_what_others_may_read_they_still_may(tmp_path: Path) -> None:
 
 
 def test_a_model_that_does_not_batch(tmp_path: Path) -> None:
-    scalar = TensorMetadata("n", "INT64", ())
-    entry, _ = add(tmp_path, "m", source(TensorMetadata("x", "BYTES", (1, 2)), scalar), Options())
+    x, n = TensorMetadata("x", "BYTES", (1, 2)), TensorMetadata("n", "INT64", (1,))
+    entry, _ = add(tmp_path, "m", source(x, n), Options())
     assert entry.config_path.read_text() == (
         'backend: "onnxruntime"\n'
         "version_policy { all { } }\n"
         'input { name: "x" data_type: TYPE_STRING dims: [1, 2] }\n'
-        'output { name: "n" data_type: TYPE_INT64 dims: [1] reshape { } }\n'
+        'output { name: "n" data_type: TYPE_INT64 dims: [1] }\n'
         "instance_group { count: 1 }\n"
     )
+
+
+def test_a_tensor_without_axes_that_no_triton_would_load(tmp_path: Path) -> None:
+    scalar = TensorMetadata("s", "FP32", ())
+    for tensors in ((scalar, Y), (X, scalar)):
+        message = refused(tmp_path, source(*tensors))
+        assert message.startswith("'s' is a tensor without axes, which Triton takes of no model ")
 
 
 def test_batching_can_be_said(tmp_path: Path) -> None:

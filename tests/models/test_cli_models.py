@@ -68,6 +68,14 @@ def test_add_an_estimator_and_look_at_it(tmp_path: Path, estimator: Path) -> Non
     assert done.stdout.startswith("added iris@2\n")
 
 
+def test_labels_may_be_many(tmp_path: Path) -> None:
+    write(tmp_path / "model.onnx", double("n", 1000))
+    names = [f"class {number}" for number in range(1000)]
+    done = run("models", "add", "model.onnx", "--name", "m", "--labels", ",".join(names), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "model_repository/m/labels.txt").read_text().splitlines() == names
+
+
 def test_deprecate_and_take_it_back(tmp_path: Path) -> None:
     write(tmp_path / "model.onnx", double("n", 2))
     for _ in range(2):

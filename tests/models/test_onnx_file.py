@@ -14,6 +14,7 @@ from adapter.core.types import TensorMetadata
 from adapter.models import onnx_file
 from adapter.models.errors import ModelError
 from adapter.models.source import Source
+from tests.integration.disk import small_disk
 from tests.models.onnx_models import FLOAT, double, model, value, weight, write
 
 
@@ -156,6 +157,19 @@ def test_small_weights_beside_the_file_are_taken_into_it(tmp_path: Path) -> None
     assert (tmp_path / "weights.bin").stat().st_size == 8
     saved(onnx_file.read(path), tmp_path)
     assert [file.name for file in (tmp_path / "version").iterdir()] == ["model.onnx"]
+
+
+def test_a_full_disk_for_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
+    proto = model(
+        nodes, [value("x", "n", 1 << 18)], [value("y", "n", 1 << 18)], weights=[weight("w", 1 << 18)]
+    )
+    with small_disk(tmp_path / "disk", "256k") as disk:
+        monkeypatch.setattr("tempfile.tempdir", str(disk))
+        with pytest.raises(ModelError) as caught:
+            read(tmp_path, proto)
+        assert str(caught.value).startswith(f"{disk}: cannot be written, TMPDIR names another: No space left")
+        assert list(disk.iterdir()) == []
 
 
 def test_weights_outside_the_files_folder_are_not_read(tmp_path: Path) -> None:

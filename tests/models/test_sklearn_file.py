@@ -1,6 +1,7 @@
 """Pickled estimators: what becomes of them as ONNX, and what is said of those that cannot be taken."""
 
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier, SGDClassifier
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
+from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
+from sklearn.tree import DecisionTreeRegressor
 
 from adapter.core.types import TensorMetadata
 from adapter.models import sklearn_file
@@ -65,7 +70,8 @@ def test_a_classifier_answers_label_and_probabilities_as_scikit_learn_does(tmp_p
     ("estimator", "target", "outputs", "labels"),
     [
         (LinearRegression(), Y, [("variable", (-1, 1))], ()),
-        (LinearSVC(), Y, [("label", (-1,)), ("probabilities", (-1, 3))], ("0", "1", "2")),
+        (LinearSVC(), Y, [("label", (-1,)), ("scores", (-1, 3))], ("0", "1", "2")),
+        (RidgeClassifier(), Y == 1, [("label", (-1,)), ("scores", (-1, 1))], ("False", "True")),
         (KMeans(3, n_init=1), Y, [("label", (-1,)), ("scores", (-1, 3))], ()),
         (PCA(2), Y, [("variable", (-1, 2))], ()),
     ],
@@ -76,6 +82,51 @@ def test_other_kinds_of_estimators(
     source = sklearn_file.read(pickled(tmp_path, estimator.fit(X, target)))
     assert [(output.name, output.shape) for output in source.outputs] == outputs
     assert source.labels == labels
+
+
+@pytest.mark.parametrize("estimator", [SVC(), SGDClassifier(random_state=0), LinearSVC()])
+def test_what_a_classifier_thinks_of_each_class_without_probabilities(tmp_path: Path, estimator: Any) -> None:
+    source = sklearn_file.read(pickled(tmp_path, estimator.fit(X, FLOWERS)))
+    found = answers(source, tmp_path, "input", X.astype(np.float32))
+    assert (list(found), source.notes) == (["label", "scores"], ())
+    assert list(found["label"]) == list(estimator.predict(X))
+    np.testing.assert_allclose(found["scores"], estimator.decision_function(X), 1e-3, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "target", "output"),
+    [
+        # Left to itself, skl2onnx says that they answer one value a row, …
+        (DecisionTreeRegressor(random_state=0), X[:, :2], "variable"),
+        # … lets this one answer two rows for one, …
+        (MLPRegressor(hidden_layer_sizes=(5,), max_iter=5, random_state=0), X[:, :2], "variable"),
+        # … and this one a row of labels.
+        (QuadraticDiscriminantAnalysis(), FLOWERS, "label"),
+    ],
+    ids=lambda given: type(given).__name__ if isinstance(given, BaseEstimator) else "",
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_answers_come_in_the_shape_of_the_estimators(
+    tmp_path: Path, estimator: Any, target: Any, output: str
+) -> None:
+    expected = estimator.fit(X, target).predict(X)
+    source = sklearn_file.read(pickled(tmp_path, estimator))
+    assert (source.batches, source.notes) == (True, ())
+    declared = next(each for each in source.outputs if each.name == output)
+    found = answers(source, tmp_path, "input", X.astype(np.float32))[output]
+    assert declared.shape == (-1, *expected.shape[1:])
+    assert found.shape == expected.shape
+    if found.dtype.kind == "f":
+        np.testing.assert_allclose(found, expected, 1e-4, 1e-4)
+    else:
+        assert list(found) == list(expected)
+
+
+def test_a_conversion_that_answers_otherwise_is_told(tmp_path: Path) -> None:
+    # Of two classes skl2onnx takes the wrong one where their scores are between 0 and 1.
+    estimator = OneVsRestClassifier(LinearSVC(random_state=0)).fit(X, Y == 1)
+    (note,) = sklearn_file.read(pickled(tmp_path, estimator)).notes
+    assert re.fullmatch(r"'label' is not what the estimator answers in \d+% of made-up rows, as .*", note)
 
 
 def test_outputs_can_be_left_out(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_profile_starts(compose: dict[str, Compose], profile: str, expected: d
         assert service["restart"] == "unless-stopped", name
         assert service["read_only"], name
         # Large bodies of requests, and much of what runs in a Triton, need a place.
-        assert service.get("tmpfs") == ["/tmp"] or "build" not in service, name  # noqa: S108
+        assert service.get("tmpfs") == ["/tmp"] or "build" not in service, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory"}, name

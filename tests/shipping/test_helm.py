@@ -130,7 +130,7 @@ def test_every_pod_keeps_to_the_restricted_standard(chart: Chart, values: Values
             }
             assert container(manifest)["resources"]["limits"]["memory"]
             # Large bodies of requests, and much of what runs in a Triton, need a place.
-            assert {"name": "tmp", "mountPath": "/tmp"} in container(manifest)["volumeMounts"]  # noqa: S108
+            assert {"name": "tmp", "mountPath": "/tmp"} in container(manifest)["volumeMounts"]
             assert {"name": "tmp", "emptyDir": {}} in pod["volumes"]
 
 
