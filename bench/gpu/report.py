@@ -46,9 +46,9 @@ model_warmup [{ name: "zeros" batch_size: 8 inputs {
 - `count` instances on each GPU run at the same time, and each holds the model in the GPU's memory.
 - [TensorRT](https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/onnxruntime_backend/README.html)
   makes an engine of the model when it sees a shape for the first time, which may take minutes. The cache
-  keeps engines for the next start; the folder must be one that Triton may write to. FP16 rounds: compare the
-  answers. In NVIDIA's container alone: under `up` the line is passed over, and ONNX Runtime's CUDA runs the
-  model.
+  keeps engines for the next start; the folder must be one that Triton may write to, and a container's `/tmp`
+  is empty at its next start: mount one that stays. FP16 rounds: compare the answers. In NVIDIA's container
+  alone: under `up` the line is passed over, and ONNX Runtime's CUDA runs the model.
 - Warm-up runs before the model counts as ready, so that no client waits for engines and kernels.
   `models add --warmup` writes one.
 

@@ -188,6 +188,20 @@ def test_the_adapter_takes_its_settings(chart: Chart) -> None:
     assert told.keys_path == Path("/keys/keys.json")
 
 
+def test_the_pods_are_told_where_traces_go(chart: Chart) -> None:
+    given = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317", "OTEL_TRACES_SAMPLER_ARG": 0.01}
+    told = render(chart, {"openTelemetry": given})["ConfigMap"]["data"]
+    assert {name: value for name, value in told.items() if name in given} == {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317",
+        "OTEL_TRACES_SAMPLER_ARG": "0.01",
+    }
+
+
+def test_tritons_may_have_addresses_of_either_family(chart: Chart) -> None:
+    for url in ("10.0.0.1:8001,[2001:db8::1]:8001", "dns:///triton.models.svc:8001"):
+        assert settings(render(chart, {"triton": {"url": url}})).triton_grpc_url == url
+
+
 def test_probes_and_prometheus_speak_tls_where_the_listeners_do(chart: Chart) -> None:
     for values, scheme in (({}, "HTTP"), (EVERYTHING, "HTTPS")):
         found = render(chart, values)
@@ -271,6 +285,8 @@ def test_the_users_are_those_of_the_images(chart: Chart) -> None:
         ({"files": {"keys_file": {"secret": "keys", "key": "keys.json"}}}, "keys_file"),
         ({"nats": {"url": "nats://user:password@nats:4222"}}, "nats/url"),
         ({"triton": {"url": "http://triton"}}, "triton/url"),
+        ({"triton": {"url": "::1:8001"}}, "triton/url"),
+        ({"openTelemetry": {"ADAPTER_DOCS": "true"}}, "ADAPTER_DOCS"),
         ({"triton": {"enabled": True}}, "modelRepositoryClaim"),
         ({"triton": {"gpus": -1}}, "gpus"),
         ({"worker": {"keda": {"jobsPerWorker": 0}}}, "jobsPerWorker"),
