@@ -85,6 +85,11 @@ def source(model: Any, keep: Sequence[str] = (), *, external: bool = False) -> S
                 f"it does not batch, as the first axis of its tensors is {size}: export it with one of any "
                 "size, and requests are joined"
             )
+        elif variable_first_axes(*inputs) and (other := _other_first_axis(outputs)) is not None:
+            notes.append(
+                f"it does not batch, as {other.name!r} has another first axis, its shape is "
+                f"{list(other.shape)}: --output names the outputs to keep"
+            )
 
     def save(folder: Path) -> None:
         _save(model, folder / MODEL_FILE, external)
@@ -138,6 +143,12 @@ def _fixed_batch(*tensors: TensorMetadata) -> int | None:
     """The size of every tensor's first axis, if it is one: exporters do so unless they are told better."""
     sizes = {tensor.shape[:1] for tensor in tensors}
     return next(iter(sizes))[0] if len(sizes) == 1 and sizes.isdisjoint({(), (-1,)}) else None
+
+
+def _other_first_axis(outputs: Sequence[TensorMetadata]) -> TensorMetadata | None:
+    """The output that is in the way where others have a batch."""
+    batched = [variable_first_axes(output) for output in outputs]
+    return None if len(set(batched)) == 1 else outputs[batched.index(False)]
 
 
 def _no_batch(model: Any, session: Any, inputs: Sequence[TensorMetadata]) -> str:

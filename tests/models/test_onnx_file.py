@@ -125,6 +125,24 @@ def test_not_every_first_axis_is_a_batch(tmp_path: Path, proto: Any, note: str |
         assert told.endswith("--max-batch-size says otherwise" if "taken" in note else "requests are joined")
 
 
+def test_an_output_that_keeps_the_others_from_batching_is_named(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["y"]),
+        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=1),
+    ]
+    proto = model(nodes, [value("x", "n", 2)], [value("y", "n", 2), value("sum", 1, 1)])
+    source = read(tmp_path, proto)
+    assert (source.batches, source.notes) == (
+        False,
+        (
+            "it does not batch, as 'sum' has another first axis, its shape is [1, 1]: "
+            "--output names the outputs to keep",
+        ),
+    )
+    kept = read(tmp_path, proto, "y")
+    assert (kept.batches, kept.notes) == (True, ())
+
+
 def test_only_the_outputs_that_are_wanted_are_kept(tmp_path: Path) -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Neg", ["x"], ["z"])]
     proto = model(nodes, [value("x", None, 2)], [value("y", None, 2), value("z", None, 2)])
