@@ -178,7 +178,7 @@ class HttpProtocol(PatientProtocol):
             )
 
     def _put_into(self, place: memoryview) -> bool:
-        """Have the body of the request at hand lie there; returns False where another one came after it."""
+        """Have the body of the request at hand lie there; returns False if it is refused, or not the last."""
         cycle = self._answering
         if cycle is None or cycle is not self.cycle or self._parting or self.transport.is_closing():
             return False
@@ -244,7 +244,7 @@ class HttpProtocol(PatientProtocol):
         self._refuse(status, "headers_too_large", f"the headers are larger than {MOST_HEADER_BYTES} bytes")
 
     def _refuse(self, status: HTTPStatus, code: str, message: str, reason: str = "") -> None:
-        """Answer in its turn, unless an answer has begun, and close; nothing more is read.
+        """Answer in its turn, unless an answer has begun, and hang up; nothing more is taken.
 
         `reason` is what is counted where not the code.
         """
@@ -301,6 +301,7 @@ class HttpProtocol(PatientProtocol):
             # No more of a body is put where it was to lie.
             self.transport.set_protocol(self)
             self.transport.write_eof()
+            self.flow.resume_reading()
             self.wait_for_end()
         else:
             self.transport.close()

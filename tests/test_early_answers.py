@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from adapter import patience
+from adapter import patience, protocol
 from adapter.listener import QuietServer
 from adapter.protocol import MOST_UNREAD_BYTES
 from adapter.settings import Settings
@@ -160,6 +160,18 @@ def test_a_client_that_is_refused_reads_the_answer_when_it_has_sent_all() -> Non
         client.sendall(b"x" * LARGE)
         assert read_to_end(client).startswith(b"HTTP/1.1 431 ")
     assert refused == ["headers_too_large"]
+
+
+def test_one_that_is_refused_while_it_is_not_read_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MOST_UNREAD_BYTES", 2)
+    application = Application()
+    with connected(application) as (_, client, refused):
+        head = b"POST /later HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.sendall(head + b"3\r\nabc\r\nnonsense\r\n")
+        client.sendall(bytes(LARGE))
+        assert read_to_end(client).startswith(b"HTTP/1.1 400 ")
+        application.go_on.set()
+    assert refused == ["malformed_request"]
 
 
 @pytest.mark.parametrize("begun", [post("/last", 1 << 40), b"nonsense\r\n\r\n"], ids=["answered", "refused"])

@@ -1,10 +1,11 @@
 """Large bodies that are read from the socket to where an application wants them."""
 
+import asyncio
 import socket
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ class Application:
 
     def __init__(self) -> None:
         self.keeps = True
+        self.go_on = Event()
+        self.go_on.set()
         self.places: list[memoryview] = []
         self.lent: list[weakref.ref[Any]] = []
         self.in_place: list[bool] = []
@@ -40,6 +43,7 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        await asyncio.to_thread(self.go_on.wait)
         try:
             body = await read_body_into(scope, receive, 1 << 30, self.memory)
         except ClientDisconnect:
@@ -159,17 +163,21 @@ def test_a_body_that_stops_coming_is_refused(
         wait_for(lambda: application.hung_up == 1)
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["while it is read", "before it is read"])
 def test_of_a_body_that_was_refused_nothing_more_is_put_in_its_place(
-    application: Application, monkeypatch: pytest.MonkeyPatch
+    application: Application, late: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The memory may be another request's by then."""
     monkeypatch.setattr("adapter.patience.GRACE_S", -1000.0)
+    if late:
+        application.go_on.clear()
     with (
         quiet_server(application, Settings()) as (served, address),
         socket.create_connection(address, timeout=20) as client,
     ):
         client.sendall(head(len(BODY)) + BODY[:LARGE])
         assert client.makefile("rb").readline() == b"HTTP/1.1 408 Request Timeout\r\n"
+        application.go_on.set()
         wait_for(lambda: application.hung_up == 1)
         [place] = application.places
         before = bytes(place)
