@@ -96,12 +96,12 @@ class Monitor:
 
     async def _look_at_queue(self) -> None:
         metrics = self._metrics
-        if not self._leads():
-            return
         try:
-            backlog = await self._queue.backlog()
+            backlog = await self._queue.backlog() if self._leads() else None
         except AdapterError:
-            # What nobody knows is not told.
+            backlog = None
+        if backlog is None:
+            # What nobody knows is not told; nor is what this one knew while it led.
             metrics.queue_jobs.clear()
             metrics.oldest_job_seconds.clear()
             return

@@ -29,12 +29,13 @@ class Watched:
         self.metrics, self.engine, self.queue = Metrics(), FakeEngine(), FakeQueue()
         self.expires: float | None = None
         self.stopping = False
+        self.leads = leads
         self._monitor = Monitor(
             self.metrics,
             "worker",
             self.engine,
             self.queue,
-            lambda: leads,
+            lambda: self.leads,
             {"server": lambda: self.expires},
             lambda: self.stopping,
         )
@@ -112,6 +113,21 @@ def test_who_does_not_lead_asks_the_queue_nothing() -> None:
             await soon(lambda: watched.up() == {"triton": 1, "nats": 1})
             await asyncio.sleep(0)
             assert watched.waiting() is None
+
+    asyncio.run(scenario())
+
+
+def test_who_leads_no_more_tells_nothing_of_the_queue() -> None:
+    """What it told last would stand for ever beside what its successor tells."""
+
+    async def scenario() -> None:
+        async with Watched().running() as watched:
+            await soon(lambda: watched.waiting() == 0)
+            watched.leads = False
+            await soon(lambda: watched.waiting() is None)
+            assert watched.metrics.oldest_job_seconds.series == {}
+            watched.leads = True
+            await soon(lambda: watched.waiting() == 0)
 
     asyncio.run(scenario())
 
