@@ -27,6 +27,8 @@ _log = structlog.get_logger()
 WRITE_EVERY_S = 1.0
 DEAD_AFTER_S = 5.0
 """A process that has written nothing for so long has died, or is stuck."""
+_ENDED_WELL = 0
+"""How a process that ends as it was asked to dates its file, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Processes:
                 self._file, self._lock = _take_place(folder, role)
             except OSError as error:
                 raise MetricsFolderError(f"cannot keep metrics in {folder}: {error.strerror}") from error
-            if self._file.exists():
+            if _has_died(self._file):
                 metrics.process_restarts.labels(role).inc()
             if before := self._read(self._file):
                 metrics.absorb(before.metrics, living=False)
@@ -83,7 +85,7 @@ class Processes:
             await self._task
         await self.write()
         with suppress(OSError):
-            os.utime(self._file, (0, 0))
+            os.utime(self._file, (_ENDED_WELL, _ENDED_WELL))
         os.close(self._lock)
 
     async def write(self) -> None:
@@ -171,8 +173,16 @@ def _lives(file: Path) -> bool:
         return False
 
 
+def _has_died(file: Path) -> bool:
+    """Whether the file's last process, which runs no more, ended without being asked to."""
+    try:
+        return file.stat().st_mtime != _ENDED_WELL
+    except OSError:
+        return False
+
+
 def _is_new(status: os.stat_result) -> bool:
-    """Whether a process wrote its file lately; one that has ended well dates it back."""
+    """Whether a process wrote its file lately."""
     return time.time() - status.st_mtime < DEAD_AFTER_S
 
 

@@ -123,6 +123,11 @@ def test_a_process_that_ends_well_is_gone_at_once(tmp_path: Path) -> None:
     Process.running.remove(ended)
     assert left.living("worker") == 0
     assert left.counted() == 2
+    # Whoever is started later was not started in the place of one that died.
+    again = Process(tmp_path, "worker")
+    again.request()
+    assert again.counted() == 3
+    assert (left.restarts("worker"), left.living("worker")) == (0, 1)
 
 
 def test_a_counter_never_falls_whoever_is_asked_and_whoever_dies(tmp_path: Path) -> None:

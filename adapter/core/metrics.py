@@ -174,7 +174,7 @@ class Metrics:
         )
         self.process_restarts = Counter(
             "adapter_process_restarts_total",
-            "Processes that were started in the place of one that had ended.",
+            "Processes that were started in the place of one that had died.",
             {"role": ROLES},
         )
         self.process_cpu_seconds = Counter(
