@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from adapter.contracts.answers import json_response, timestamp, version_headers
 from adapter.contracts.inference import Inference, add_routes
-from adapter.contracts.models import list_body, model_body, name_model, split_id
+from adapter.contracts.models import list_body, model_body, split_id
 from adapter.core.dataplane import DataPlane
 from adapter.core.errors import NotFound, Unavailable
 from adapter.core.metrics import Metrics
@@ -40,7 +40,6 @@ class ControlPlane:
         """One version, or the latest, in full; a model's id is `name` or `name@version`."""
         name, version = split_id(request.path_params["model_id"])
         metadata = await self._dataplane.metadata(name, version)
-        name_model(request.scope, metadata)
         return json_response(model_body(metadata), headers=version_headers(metadata))
 
     async def _described(self, name: str) -> ModelMetadata | None:

@@ -22,7 +22,10 @@ def split_id(model_id: str) -> tuple[str, str]:
 
 
 def name_model(scope: Scope, metadata: ModelMetadata) -> None:
-    """Tell the gateway, for metrics and logs, which model and version a request is for."""
+    """Tell the journal, for metrics and logs, which model and version an inference or a job is for.
+
+    Requests that only look at a model are none of its: they would make it look faster than it is.
+    """
     scope["state"]["model"] = metadata.name
     scope["state"]["version"] = metadata.version
 

@@ -6,7 +6,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from adapter.contracts.answers import json_response, version_headers
-from adapter.contracts.models import model_body, name_model, split_id
+from adapter.contracts.models import model_body, split_id
 from adapter.contracts.predict import Predict
 from adapter.contracts.tfserving import metadata_body
 from adapter.core.dataplane import DataPlane
@@ -37,9 +37,7 @@ def router(dataplane: DataPlane, metrics: Metrics, settings: Settings) -> APIRou
         if place.keys() == {"name"}:
             # MIaaS's id of a model, which may hold a version, has the same path.
             place = dict(zip(("name", "version"), split_id(place["name"]), strict=True))
-        metadata = await dataplane.metadata(**place)
-        name_model(request.scope, metadata)
-        return metadata
+        return await dataplane.metadata(**place)
 
     async def describe(request: Request) -> Response:
         metadata = await find(request)

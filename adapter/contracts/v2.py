@@ -13,7 +13,7 @@ from starlette.routing import Route
 from adapter import __version__
 from adapter.contracts import v2_control, v2_memory
 from adapter.contracts.answers import json_response, version_headers
-from adapter.contracts.models import name_model, tensor_body
+from adapter.contracts.models import tensor_body
 from adapter.contracts.scopes import needs
 from adapter.contracts.v2_infer import Infer
 from adapter.core.dataplane import DataPlane
@@ -55,7 +55,6 @@ class Describe:
     async def model(self, request: Request) -> Response:
         """A model's inputs and outputs, and its versions, or the one that was asked for."""
         metadata = await self._dataplane.metadata(**request.path_params)
-        name_model(request.scope, metadata)
         versions = [metadata.version] if "version" in request.path_params else metadata.versions
         answer = {
             "name": metadata.name,

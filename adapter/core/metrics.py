@@ -47,9 +47,9 @@ class Metrics:
         # --- Requests ---
         self.request_seconds = Histogram(
             "adapter_request_duration_seconds",
-            "Time from a request's headers to the last byte of its answer. Model and version are empty where "
-            "a request names none that exists; code is the HTTP status, 499 where the client hung up before "
-            "an answer.",
+            "Time from a request's headers to the last byte of its answer. Model and version are those that "
+            "an inference or a job is for, and empty on all else; code is the HTTP status, 499 where the "
+            "client hung up before an answer.",
             _REQUEST_SECONDS,
             {"contract": CONTRACTS, "model": _ANY, "version": _ANY, "code": _ANY},
         )

@@ -155,7 +155,7 @@ BATCHES = Section(
         "Calls",
         "Calls to Triton per second, by model.",
         "ops",
-        Query(rate("adapter_batch_rows_count", "model", MODEL), "{{model}}"),
+        Query(rate("adapter_batch_requests_count", "model", MODEL), "{{model}}"),
     ),
 )
 

@@ -189,6 +189,23 @@ def test_of_an_unexpected_error_not_a_word_is_shown(api: Api, method: str, path:
 # --- Credentials, metrics, documentation ---
 
 
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [
+        (PATH, "v1"),
+        (f"{PATH}/metadata", "v1"),
+        ("/v2/models/sklearn-iris", "v2"),
+        ("/models/sklearn-iris", "miaas"),
+    ],
+)
+def test_who_looks_at_a_model_is_none_of_its_requests(api: Api, path: str, form: str) -> None:
+    """It takes no time to speak of: among predictions it would hide the slow ones."""
+    looks, requests = api.count(contract=form, model="", code="200"), api.count(model="sklearn-iris")
+    assert api.get(path).status_code == 200
+    assert api.counts(looks + 1, contract=form, model="", code="200")
+    assert api.count(model="sklearn-iris") == requests
+
+
 def test_a_key_may_come_in_either_header(api: Api) -> None:
     for headers in (
         {"X-API-Key": api.keys["alice"]},
