@@ -41,11 +41,16 @@ def address(listening: socket.socket) -> str:
 
 
 def config(
-    app: ASGIApp, settings: Settings, tls: ServerTls | None, refused: Callable[[str], None]
+    app: ASGIApp,
+    settings: Settings,
+    tls: ServerTls | None,
+    refused: Callable[[str], None],
+    grace_s: float | None = None,
 ) -> uvicorn.Config:
     """How the app is served; `refused` is told the code of what is refused before the app sees it.
 
-    With `tls` it runs on uvloop alone.
+    In the end what is in flight has `grace_s`, or as long as the settings say. With `tls` it runs on uvloop
+    alone.
     """
     http: Any = partial(HttpProtocol, settings, refused)
     if tls:
@@ -61,7 +66,7 @@ def config(
         # `Forwarded` knows which proxies to believe; uvicorn believes all on this machine.
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s if grace_s is None else grace_s),
     )
 
 

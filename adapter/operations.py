@@ -15,6 +15,9 @@ from adapter.processes import Processes
 from adapter.security.tls import ServerTls, expiry, is_loopback, server_tls
 from adapter.settings import Settings
 
+_LAST_ANSWERS_S = 1.0
+"""For scrapes and probes that are still being answered when all else has ended, within its own time."""
+
 
 class Watched(Protocol):
     """What is watched of a process."""
@@ -52,7 +55,7 @@ async def operations(
     certificates = _certificates(settings, tls or ops_tls)
     monitor = Monitor(metrics, role, engine, queue, processes.leads, certificates, stopping)
     app = create_ops_app(checks(engine, queue), engine.servers, stopping, processes.total)
-    server = QuietServer(config(app, settings, ops_tls, lambda _: None))
+    server = QuietServer(config(app, settings, ops_tls, lambda _: None, _LAST_ANSWERS_S))
     processes.open()
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     background = [asyncio.create_task(monitor.run())]

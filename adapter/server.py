@@ -3,14 +3,14 @@
 import asyncio
 import gc
 import resource
+import signal
 import socket
 
 import structlog
-import uvicorn
 import uvloop
 
 from adapter.app import Services, create_app
-from adapter.listener import address, config, open_socket
+from adapter.listener import QuietServer, address, config, open_socket
 from adapter.logs import configure_logs
 from adapter.operations import operations
 from adapter.security.tls import ServerTls, refuse_plain_text, server_tls
@@ -45,7 +45,11 @@ def serve(settings: Settings, fd: int | None = None, ops_fd: int | None = None) 
 
 async def _serve(settings: Settings, api: socket.socket, ops: socket.socket, tls: ServerTls | None) -> None:
     services = Services(settings)
-    server = uvicorn.Server(config(create_app(settings, services), settings, tls, services.metrics.refused))
+    server = QuietServer(config(create_app(settings, services), settings, tls, services.metrics.refused))
+    # uvicorn would raise them again once the API is closed: that kills the process before it has written its
+    # last metrics, spans and lines.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
     async with operations(settings, "serve", services, ops, lambda: server.should_exit, tls):
         # What lives as long as the process need not be looked through again and again.
         gc.collect()
