@@ -16,7 +16,14 @@ import structlog
 
 from adapter.contracts.body import BODY_INTO
 from adapter.contracts.errors import error_body
-from adapter.contracts.journal import REQUEST_ID, new_request_id, wanted
+from adapter.contracts.journal import (
+    CLIENT_LEFT,
+    REQUEST_ID,
+    client_got,
+    new_request_id,
+    request_id_of,
+    wanted,
+)
 from adapter.cycle import Cycle
 from adapter.heads import is_well_formed, without_offer
 from adapter.intake import Intake
@@ -66,7 +73,9 @@ class HttpProtocol(PatientProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._extensions.clear()
         # This one is told of it; those that wait behind it never run.
-        self.cycle = self._answering
+        cycle = self.cycle = self._answering
+        if cycle is not None and not cycle.response_started:
+            client_got(cycle.scope, CLIENT_LEFT)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -274,14 +283,17 @@ class HttpProtocol(PatientProtocol):
             self.flow.pause_reading()
 
     def _refusal(self, status: HTTPStatus, code: str, message: str) -> bytes:
-        """The whole answer, which is logged."""
+        """The whole answer. It is logged, by the journal where that has the request at hand."""
         path = (getattr(self, "url", b"") or b"/").decode("latin-1").partition("?")[0]
         answer = error_body(path, status, code, message)
-        request_id = new_request_id()
+        cycle = None if self._in_headers else self.cycle
+        request_id = new_request_id() if cycle is None else request_id_of(cycle.scope)
         headers = [*self.server_state.default_headers, *answer.raw_headers]
         headers += [(REQUEST_ID, request_id.encode()), (b"connection", b"close")]
         head = b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
-        if wanted(status, self._access_log_sample):
+        if cycle is not None and cycle is self._answering:
+            client_got(cycle.scope, status.value)
+        elif wanted(status, self._access_log_sample):
             address = self.client[0] if self.client else ""
             _log.info("refused", request_id=request_id, address=address, code=status.value, reason=code)
         return b"".join([head, *(b"%b: %b\r\n" % header for header in headers), b"\r\n", bytes(answer.body)])

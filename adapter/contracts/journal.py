@@ -28,7 +28,9 @@ _METHODS = frozenset(
 _KNOWN_LATER = ("model", "version", "job")
 """What handlers find out, and leave in the scope's state."""
 _LONGEST_PATH = 200
-_CLIENT_LEFT = 499
+CLIENT_LEFT = 499
+_REQUEST_ID, _GOT = "request_id", "got"
+"""In a scope's state: the request's id, and the status that its client got instead of the application's."""
 
 
 class _Traffic:
@@ -65,6 +67,7 @@ class Journal:
         began = perf_counter()
         state = scope.setdefault("state", {})
         request_id, parent = _given(scope["headers"])
+        request_id = state.setdefault(_REQUEST_ID, request_id)
         at_hand = work.begin(request_id)
         tracing.resume(parent)
         status = bytes_in = bytes_out = 0
@@ -93,17 +96,19 @@ class Journal:
                 trace_id = trace.trace_id
             try:
                 await self._app(scope, counted_receive, counted_send)
-                status = status or _CLIENT_LEFT
+                status = status or CLIENT_LEFT
             except BaseException:
                 status = status or HTTPStatus.INTERNAL_SERVER_ERROR.value
                 raise
             finally:
                 seconds = perf_counter() - began
+                if _GOT in state:
+                    status, bytes_out = state[_GOT], 0
+                elif "error" in state:
+                    self._metrics.refused(state["error"])
                 traffic.in_flight.dec()
                 traffic.bytes_in.inc(bytes_in)
                 traffic.bytes_out.inc(bytes_out)
-                if "error" in state:
-                    self._metrics.refused(state["error"])
                 labels = contract, state.get("model", ""), state.get("version", ""), str(status)
                 self._metrics.request_seconds.labels(*labels).observe(seconds, trace_id=trace_id)
                 if span.recording:
@@ -111,6 +116,17 @@ class Journal:
                 if wanted(status, self._sample):
                     ms = milliseconds(seconds)
                     _tell(scope, status, ms=ms, bytes_in=bytes_in, bytes_out=bytes_out, **at_hand.timings)
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id that the answer to a request carries, whoever answers it."""
+    request_id: str = scope["state"].setdefault(_REQUEST_ID, _given(scope["headers"])[0])
+    return request_id
+
+
+def client_got(scope: Scope, status: int) -> None:
+    """The connection answered with this status, or was lost (CLIENT_LEFT), whatever the application says."""
+    scope["state"].setdefault(_GOT, status)
 
 
 def new_request_id() -> str:
