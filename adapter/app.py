@@ -74,7 +74,7 @@ class Services:
         self.engine = engine or TritonEngine(settings, self.metrics, channel_credentials(settings))
         # Another queue than JetStream comes without a NATS: then the rate limit is this process's own.
         self._nats = NatsConnection(settings) if queue is None else None
-        self.queue = queue or JetStreamQueue(settings, cast(NatsConnection, self._nats))
+        self.queue = queue or JetStreamQueue(settings, cast(NatsConnection, self._nats), self.metrics)
         self.keys = KeyStore(settings.keys_path)
         issuer = settings.oauth_issuer
         self._issuer_keys = IssuerKeys(issuer, settings.oauth_keys_max_age_s) if issuer else None

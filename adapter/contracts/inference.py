@@ -57,7 +57,6 @@ class Inference:
         submission, metadata = read
         name_model(request.scope, metadata)
         request.state.job = job_id = await self._queue.submit(submission)
-        self._metrics.jobs.labels("accepted").inc()
         headers = {"Location": f"{request.scope['path']}/{job_id}", **version_headers(metadata)}
         if wait_s := preferred_wait(request.headers):
             headers["Preference-Applied"] = f"wait={wait_s}"
@@ -149,11 +148,9 @@ class Inference:
         try:
             # A key's own text holds no NUL, so no other key can be meant.
             submission, _ = await self._read(request, body, f"{key}\0{number}" if key else "", parsed_s)
-            job_id = await self._queue.submit(submission)
+            return await self._queue.submit(submission)
         except AdapterError as error:
             return error
-        self._metrics.jobs.labels("accepted").inc()
-        return job_id
 
     async def _read(
         self, request: Request, body: Any, key: str, parsed_s: float

@@ -14,6 +14,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from adapter.core.errors import AdapterError, JobNotFound, QueueUnavailable
+from adapter.core.metrics import Metrics
 from adapter.core.types import Backlog, JobError, JobPage, JobResult, JobStatus, Submission
 from adapter.jobs import listing, messages
 from adapter.jobs.backlog import backlog
@@ -37,12 +38,12 @@ _LOOK_AGAIN_S = 2.0
 class JetStreamQueue:
     """`adapter.core.ports.JobQueue` over a connection that may come up later, and go away in between."""
 
-    def __init__(self, settings: Settings, nats: NatsConnection) -> None:
+    def __init__(self, settings: Settings, nats: NatsConnection, metrics: Metrics) -> None:
         self._settings = settings
         self._connection = Connection(nats, self._set_up)
         self._results = Results(self._connection, settings.result_max_bytes)
         self._inputs = Inputs(self._connection, settings)
-        self._submitter = Submitter(self._connection, self._results)
+        self._submitter = Submitter(self._connection, self._results, metrics.jobs.labels("accepted"))
         self._puller = Puller(self._connection)
         self._notes = Notes(self._connection)
         self._following: asyncio.Task[None] | None = None

@@ -9,6 +9,7 @@ import structlog
 
 from adapter.core import tracing, work
 from adapter.core.errors import AdapterError, QueueUnavailable
+from adapter.core.instruments import Value
 from adapter.core.types import Job, Submission
 from adapter.jobs import chunks, messages, notes
 from adapter.jobs.connection import Connection, message_size
@@ -26,11 +27,12 @@ _MOST_LEFT = 10_000
 
 
 class Submitter:
-    """The API's side of the work queue."""
+    """The API's side of the work queue; `accepted` counts the jobs that it stored."""
 
-    def __init__(self, connection: Connection, results: Results) -> None:
+    def __init__(self, connection: Connection, results: Results, accepted: Value) -> None:
         self._connection = connection
         self._results = results
+        self._accepted = accepted
         self._bands = Bands()
         self._fresh: set[Lane] = set()
         """Lanes that got jobs since they were last told of."""
@@ -112,6 +114,8 @@ class Submitter:
         if sequence is None:
             # Another with its key came first, with chunks of its own.
             self._take_back(*unused)
+        else:
+            self._accepted.inc()
         self._wake(lane_of(job.id))
         return sequence
 

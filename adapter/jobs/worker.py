@@ -202,7 +202,7 @@ async def _main(settings: Settings, ops: socket.socket) -> None:
     metrics = Metrics()
     engine = TritonEngine(settings, metrics, channel_credentials(settings))
     connection = NatsConnection(settings)
-    queue = JetStreamQueue(settings, connection)
+    queue = JetStreamQueue(settings, connection, metrics)
     queue.open()
     connection.open()
     worker = Worker(queue, DataPlane(engine), metrics, settings)

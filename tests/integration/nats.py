@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from adapter.core.metrics import Metrics
 from adapter.core.types import (
     IdempotencyKey,
     InferRequest,
@@ -120,7 +121,7 @@ async def queue(urls: str, **settings: Any) -> AsyncIterator[JetStreamQueue]:
     """A queue that is ready."""
     given = Settings(nats_url=urls, **settings)
     connection = NatsConnection(given)
-    found = JetStreamQueue(given, connection)
+    found = JetStreamQueue(given, connection, Metrics())
     found.open()
     connection.open()
     try:

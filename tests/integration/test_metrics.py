@@ -125,6 +125,10 @@ def test_every_count_is_exact_after_known_traffic(two: Up) -> None:
         traffic.ask(200, "v2", "POST", V2, json={"inputs": [tensor]}, model=iris)
     for _ in range(3):
         traffic.ask(200, "miaas", "POST", "/inference", json=job, headers=wait, model=iris)
+    # The same job twice: there is one.
+    for _ in range(2):
+        once = {**wait, "Idempotency-Key": "once"}
+        traffic.ask(200, "miaas", "POST", "/inference", json=job, headers=once, model=iris)
     failed = traffic.ask(200, "miaas", "POST", "/inference", json=bad, headers=wait, model="sleepy")
     assert failed.json()["error"]["code"] == "inference_failed"
     slow = {"model_id": "sleepy", "input_data": {"inputs": [1.0]}}
@@ -140,7 +144,7 @@ def test_every_count_is_exact_after_known_traffic(two: Up) -> None:
         now = scrape(two)
         done = now.since(before, "adapter_jobs_total")
         counted = now.since(before, "adapter_request_duration_seconds_count")
-        return now if counted == nonzero(traffic.requests) and done.get(("completed",)) == 4 else None
+        return now if counted == nonzero(traffic.requests) and done.get(("completed",)) == 5 else None
 
     after = eventually(all_counted)
     assert after.since(before, "adapter_request_body_bytes_total") == nonzero(traffic.sent)
@@ -162,25 +166,25 @@ def test_every_count_is_exact_after_known_traffic(two: Up) -> None:
     assert after.since(before, "adapter_rate_limit_decisions_total") == admitted
 
     assert after.since(before, "adapter_jobs_total") == {
-        ("accepted",): 6,
-        ("completed",): 4,
+        ("accepted",): 7,
+        ("completed",): 5,
         ("failed",): 1,
         ("cancelled",): 1,
     }
     assert after.since(before, "adapter_job_failures_total") == {("inference_failed",): 1}
-    assert after.since(before, "adapter_job_attempts_count") == {(): 5}
-    assert after.since(before, "adapter_job_duration_seconds_count") == {(iris,): 4, ("sleepy",): 1}
+    assert after.since(before, "adapter_job_attempts_count") == {(): 6}
+    assert after.since(before, "adapter_job_duration_seconds_count") == {(iris,): 5, ("sleepy",): 1}
 
     stages = after.since(before, "adapter_stage_duration_seconds_count")
     assert {key: value for key, value in stages.items() if key[0] == iris} == {
-        (iris, "decode"): 5 + 4 + 4,
-        (iris, "batch_wait"): 5 + 4 + 4,
-        (iris, "inference"): 5 + 4 + 4,
-        (iris, "encode"): 5 + 4 + 3,
-        (iris, "job_wait"): 4,
+        (iris, "decode"): 5 + 4 + 6,
+        (iris, "batch_wait"): 5 + 4 + 5,
+        (iris, "inference"): 5 + 4 + 5,
+        (iris, "encode"): 5 + 4 + 5,
+        (iris, "job_wait"): 5,
     }
-    assert after.since(before, "adapter_batch_requests_sum")[iris,] == 13
-    assert after.since(before, "adapter_batch_rows_sum")[iris,] == 5 * 2 + 4 * 3 + 4
+    assert after.since(before, "adapter_batch_requests_sum")[iris,] == 14
+    assert after.since(before, "adapter_batch_rows_sum")[iris,] == 5 * 2 + 4 * 3 + 5
     # Neither a name that was made up nor a credential is anywhere to be read.
     labels = {value for _, pairs in after.samples for _, value in pairs}
     assert not [value for value in labels if "made-up" in value or "miaas_" in value or "jwt" in value]
