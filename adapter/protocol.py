@@ -75,7 +75,7 @@ class HttpProtocol(PatientProtocol):
         # This one is told of it; those that wait behind it never run.
         cycle = self.cycle = self._answering
         if cycle is not None and not cycle.response_started:
-            client_got(cycle.scope, CLIENT_LEFT)
+            client_got(cycle.scope["state"], CLIENT_LEFT)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -287,12 +287,15 @@ class HttpProtocol(PatientProtocol):
         path = (getattr(self, "url", b"") or b"/").decode("latin-1").partition("?")[0]
         answer = error_body(path, status, code, message)
         cycle = None if self._in_headers else self.cycle
-        request_id = new_request_id() if cycle is None else request_id_of(cycle.scope)
+        if cycle is None:
+            request_id = new_request_id()
+        else:
+            request_id = request_id_of(cycle.scope["state"], cycle.scope["headers"])
         headers = [*self.server_state.default_headers, *answer.raw_headers]
         headers += [(REQUEST_ID, request_id.encode()), (b"connection", b"close")]
         head = b"HTTP/1.1 %d %b\r\n" % (status.value, status.phrase.encode())
         if cycle is not None and cycle is self._answering:
-            client_got(cycle.scope, status.value)
+            client_got(cycle.scope["state"], status.value)
         elif wanted(status, self._access_log_sample):
             address = self.client[0] if self.client else ""
             _log.info("refused", request_id=request_id, address=address, code=status.value, reason=code)

@@ -118,15 +118,15 @@ class Journal:
                     _tell(scope, status, ms=ms, bytes_in=bytes_in, bytes_out=bytes_out, **at_hand.timings)
 
 
-def request_id_of(scope: Scope) -> str:
-    """The id that the answer to a request carries, whoever answers it."""
-    request_id: str = scope["state"].setdefault(_REQUEST_ID, _given(scope["headers"])[0])
+def request_id_of(state: dict[str, Any], headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The id that the answer to a request carries, whoever answers it; `state` is its scope's."""
+    request_id: str = state.setdefault(_REQUEST_ID, _given(headers)[0])
     return request_id
 
 
-def client_got(scope: Scope, status: int) -> None:
+def client_got(state: dict[str, Any], status: int) -> None:
     """The connection answered with this status, or was lost (CLIENT_LEFT), whatever the application says."""
-    scope["state"].setdefault(_GOT, status)
+    state.setdefault(_GOT, status)
 
 
 def new_request_id() -> str:

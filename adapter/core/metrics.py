@@ -104,8 +104,8 @@ class Metrics:
         # --- Jobs ---
         self.jobs = Counter(
             "adapter_jobs_total",
-            "Asynchronous jobs by what became of them. One that is submitted again with its idempotency key is "
-            "accepted once; one that is given back is tried again.",
+            "Asynchronous jobs by what became of them. One that is submitted again with its idempotency key "
+            "is accepted once; one that is given back is tried again.",
             {"outcome": JOB_OUTCOMES},
         )
         self.job_failures = Counter(
