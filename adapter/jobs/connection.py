@@ -4,6 +4,7 @@ A call that is under way when the connection breaks fails at once.
 """
 
 import asyncio
+import time
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -26,12 +27,20 @@ _log = structlog.get_logger()
 TIMEOUT_S = 0.9
 """How long JetStream may take to answer."""
 SLOW_TIMEOUT_S = 10.0
-"""The same for calls that go over a whole stream, and for chunks."""
+"""The same for calls that go over a whole stream, and for large messages."""
+_LARGEST_MESSAGE = 1 << 20
+"""The server takes larger ones, but hangs up on a worker that asks for some of them at once: it lets so much
+wait for a client, and for so long.
+"""
+_LARGE = 256 << 10
 _TRANSFERS = 8
 _RETRY_S = 0.5
+_LOOK_AGAIN_S = 0.02
 
 _STREAM_STORE_FAILED = 10077
 _WRONG_LAST_SEQUENCE = 10071
+_IN_PROCESS = (10158, 10164)
+"""In a cluster: another message that wants the place, or that has the same id, is not settled yet."""
 _OUT_OF_STORAGE = (10023, 10028, 10047)
 NOT_FOUND = 404
 
@@ -66,7 +75,7 @@ class Connection:
         self._ready = asyncio.Event()
         self._replies = Replies(connection.client)
         self.transfers = asyncio.Semaphore(_TRANSFERS)
-        """Held while a chunk is on its way: all else that is sent meanwhile stands behind it on the wire."""
+        """Held while a large message is on its way: all else that is sent meanwhile stands behind it."""
 
     @property
     def ready(self) -> bool:
@@ -75,8 +84,8 @@ class Connection:
 
     @property
     def max_payload(self) -> int:
-        """Bytes of headers and payload together that the server takes."""
-        return self._nats.max_payload
+        """Bytes of headers and payload together that go into one message."""
+        return min(self._nats.max_payload, _LARGEST_MESSAGE)
 
     def use(self) -> None:
         """Get ready after each (re)connect."""
@@ -143,26 +152,38 @@ class Connection:
         return _answer(await self.request(f"$JS.API.{subject}", payload, timeout_s=timeout_s))
 
     async def publish(
-        self, subject: str, payload: bytes, headers: Headers, timeout_s: float = TIMEOUT_S
+        self, subject: str, payload: bytes, headers: Headers, *, patient: bool = False
     ) -> int | None:
         """Store a message durably; its sequence number, or None when the place is taken already.
 
-        Raises QueueFull, PayloadTooLarge, and QueueUnavailable when it may or may not have been stored.
+        Large messages share the transfers, and have long, as does one that is `patient`. Raises QueueFull,
+        PayloadTooLarge, and QueueUnavailable when it may or may not have been stored.
         """
-        if not self.ready:
-            raise QueueUnavailable("NATS cannot be reached")
         size = message_size(payload, headers)
         if size > self.max_payload:
             raise PayloadTooLarge(f"{size} bytes are more than the queue takes ({self.max_payload})")
-        try:
-            answer = _answer(await self.request(subject, payload, headers, timeout_s))
-        except Refused as error:
-            if error.number == _WRONG_LAST_SEQUENCE or "per subject" in error.description:
-                return None
-            if error.number == _STREAM_STORE_FAILED or error.number in _OUT_OF_STORAGE:
-                raise QueueFull(f"the queue is full: {error.description}") from error
-            raise
-        return None if answer.get("duplicate") else int(answer["seq"])
+        if size > _LARGE or patient:
+            async with self.transfers:
+                return await self._publish(subject, payload, headers, SLOW_TIMEOUT_S)
+        return await self._publish(subject, payload, headers, TIMEOUT_S)
+
+    async def _publish(self, subject: str, payload: bytes, headers: Headers, timeout_s: float) -> int | None:
+        until = time.monotonic() + timeout_s
+        while True:
+            if not self.ready:
+                raise QueueUnavailable("NATS cannot be reached")
+            try:
+                answer = _answer(await self.request(subject, payload, headers, timeout_s))
+            except Refused as error:
+                if error.number == _WRONG_LAST_SEQUENCE or "per subject" in error.description:
+                    return None
+                if error.number == _STREAM_STORE_FAILED or error.number in _OUT_OF_STORAGE:
+                    raise QueueFull(f"the queue is full: {error.description}") from error
+                if error.number not in _IN_PROCESS or time.monotonic() > until:
+                    raise
+                await asyncio.sleep(_LOOK_AGAIN_S)
+            else:
+                return None if answer.get("duplicate") else int(answer["seq"])
 
     async def last(
         self, stream: str, subject: str, *, direct: bool, timeout_s: float = TIMEOUT_S

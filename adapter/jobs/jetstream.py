@@ -11,15 +11,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
-from nats.aio.msg import Msg
 
-from adapter.core.errors import AdapterError, JobNotFound, QueueUnavailable
+from adapter.core.errors import JobNotFound, QueueUnavailable
 from adapter.core.types import Backlog, JobError, JobPage, JobResult, JobStatus, Submission
 from adapter.jobs import listing, messages
 from adapter.jobs.backlog import backlog
 from adapter.jobs.chunks import ChunksGone
 from adapter.jobs.connection import Connection, Stored
-from adapter.jobs.delivery import JetStreamDelivery, give_back_unread
+from adapter.jobs.delivery import JetStreamDelivery
 from adapter.jobs.inputs import Inputs
 from adapter.jobs.pull import Puller
 from adapter.jobs.results import Results
@@ -117,31 +116,9 @@ class JetStreamQueue:
         if not self._connection.ready:
             raise QueueUnavailable("NATS cannot be reached")
         fetched = await self._puller.fetch(most, wait_s)
-        held = {message.reply for message in fetched}
-        keeping = asyncio.create_task(self._keep(held))
-        try:
-            deliveries = await asyncio.gather(*(self._delivery(message, held) for message in fetched))
-        finally:
-            keeping.cancel()
-        return [delivery for delivery in deliveries if delivery is not None]
-
-    async def _delivery(self, message: Msg, held: set[str]) -> JetStreamDelivery | None:
-        try:
-            return await JetStreamDelivery.of(self._connection, self._results, self._inputs, message)
-        except AdapterError as error:
-            _log.warning("job not read", subject=message.subject, reason=error.message)
-        held.discard(message.reply)
-        with suppress(AdapterError):  # it comes again when it was silent for long enough
-            await give_back_unread(self._connection, message)
-        return None
-
-    async def _keep(self, held: set[str]) -> None:
-        """Many large inputs take long to read: say meanwhile that somebody has these jobs."""
-        while True:
-            await asyncio.sleep(self._settings.ack_wait_s / 3)
-            for ack_subject in list(held):
-                with suppress(AdapterError):
-                    await self._connection.send(ack_subject, b"+WPI")
+        parts = self._connection, self._results, self._inputs
+        lent = (JetStreamDelivery.of(*parts, message) for message in fetched)
+        return [delivery for delivery in lent if delivery is not None]
 
     async def _status(self, client: str, job_id: str) -> JobStatus:
         subject = messages.job_subject(client, job_id)

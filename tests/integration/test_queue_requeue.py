@@ -5,7 +5,7 @@ import os
 import subprocess
 
 from adapter.jobs.runner import failure
-from tests.integration.nats import Nats, answer, queue, submission
+from tests.integration.nats import Nats, answer, lend, queue, submission
 from tests.integration.services import PROGRAM
 
 
@@ -18,17 +18,17 @@ def test_a_job_that_is_queued_again_has_all_its_attempts_and_no_more(shared_nats
         async with queue(shared_nats.url) as found:
             job_id = await found.submit(submission())
             for _ in range(3):
-                [delivery] = await found.fetch(1, 5)
+                [delivery] = await lend(found, 1, 5)
                 await delivery.give_back(0, excused=True)
-            [delivery] = await found.fetch(1, 5)
+            [delivery] = await lend(found, 1, 5)
             assert (delivery.deliveries, delivery.attempt) == (4, 1)
             await delivery.finish(failure(delivery.job, "model_crashed", "given up"))
             await asyncio.to_thread(requeue, job_id)
             for attempt in (1, 2):
-                [delivery] = await found.fetch(1, 5)
+                [delivery] = await lend(found, 1, 5)
                 assert (delivery.deliveries, delivery.attempt) == (attempt, attempt)
                 await delivery.give_back(0, excused=False)
-            [delivery] = await found.fetch(1, 5)
+            [delivery] = await lend(found, 1, 5)
             await delivery.finish(answer(delivery.job))
 
     asyncio.run(check())
