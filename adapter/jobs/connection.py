@@ -7,6 +7,7 @@ import asyncio
 import time
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -35,6 +36,7 @@ wait for a client, and for so long.
 _LARGE = 256 << 10
 _TRANSFERS = 8
 _RETRY_S = 0.5
+_NEVER_STORED = {"Nats-Expected-Last-Subject-Sequence": str((1 << 63) - 1)}
 _LOOK_AGAIN_S = 0.02
 
 _STREAM_STORE_FAILED = 10077
@@ -214,9 +216,18 @@ class Connection:
         headers = _read_headers(b64decode(found.get("hdrs", "")))
         return Stored(found["subject"], found["seq"], b64decode(found.get("data", "")), headers)
 
-    async def purge(self, stream: str, subject: str) -> None:
-        """Delete the stream's messages on the subject, which may hold wildcards."""
-        await self.api(f"STREAM.PURGE.{stream}", {"filter": subject}, SLOW_TIMEOUT_S)
+    async def settle(self, subject: str) -> None:
+        """Return when the subject's stream has stored or refused all that was sent to it before.
+
+        A stream takes in what is sent to it one by one, and is purged at once. Raises QueueUnavailable.
+        """
+        with suppress(QueueFull):
+            await self.publish(subject, b"", _NEVER_STORED, patient=True)
+
+    async def purge(self, stream: str, subject: str, up_to: int = 0) -> None:
+        """Delete the stream's messages on the subject, which may hold wildcards, `up_to` that one if given."""
+        content = {"filter": subject, **({"seq": up_to + 1} if up_to else {})}
+        await self.api(f"STREAM.PURGE.{stream}", content, SLOW_TIMEOUT_S)
 
     async def _get_ready(self) -> None:
         """Also after a server came back with an empty store."""

@@ -23,6 +23,8 @@ _log = structlog.get_logger()
 _WAKE_EVERY_S = 0.005
 _COUNT_EVERY_S = 1.0
 _MOST_LEFT = 10_000
+_NO_PLACES = ("miaas.jobs.none", "miaas.inputs.none")
+"""In the streams of jobs and of inputs; nothing is ever stored there."""
 
 
 class Submitter:
@@ -148,6 +150,11 @@ class Submitter:
                 self._bands.delivered(lane, consumer["delivered"]["stream_seq"])
 
     async def _withdraw(self) -> None:
-        while self._left:
+        if not (left := len(self._left)):
+            return
+        # A stream that is behind may store only later what is to be purged now.
+        for subject in _NO_PLACES:
+            await self._connection.settle(subject)
+        for _ in range(left):
             await self._connection.purge(*self._left[0])
             self._left.popleft()

@@ -74,7 +74,7 @@ def test_an_input_for_which_there_is_no_room_leaves_nothing(own_nats: Nats) -> N
 
 def test_an_input_goes_with_its_job_when_nobody_knows_if_that_was_stored(own_nats: Nats) -> None:
     async def check() -> None:
-        proxy = Proxy((LOOPBACK, own_nats.port), stop_before=b"PUB miaas.jobs.")
+        proxy = Proxy((LOOPBACK, own_nats.port), stop_before=b"PUB miaas.jobs.normal.")
         async with queue(own_nats.url) as direct, through(proxy) as found:
             with pytest.raises(QueueUnavailable):
                 await found.submit(submission(bytes(LARGE)))
