@@ -35,6 +35,10 @@ wait for a client, and for so long.
 """
 _LARGE = 256 << 10
 _TRANSFERS = 8
+_LOOK_UPS = 32
+"""So many of the largest messages, and those that a worker asks for, are well below what the server lets wait
+for a client (64 MB).
+"""
 _RETRY_S = 0.5
 _NEVER_STORED = {"Nats-Expected-Last-Subject-Sequence": str((1 << 63) - 1)}
 _LOOK_AGAIN_S = 0.02
@@ -78,6 +82,7 @@ class Connection:
         self._replies = Replies(connection.client)
         self.transfers = asyncio.Semaphore(_TRANSFERS)
         """Held while a large message is on its way: all else that is sent meanwhile stands behind it."""
+        self._look_ups = asyncio.Semaphore(_LOOK_UPS)
 
     @property
     def ready(self) -> bool:
@@ -191,17 +196,18 @@ class Connection:
         self, stream: str, subject: str, *, direct: bool, timeout_s: float = TIMEOUT_S
     ) -> Stored | None:
         """The last message on the subject, from any server that holds the stream, or from its leader."""
-        if not self.ready:
-            raise QueueUnavailable("NATS cannot be reached")
-        if direct:
+        async with self._look_ups:
+            if not self.ready:
+                raise QueueUnavailable("NATS cannot be reached")
+            if not direct:
+                return await self.stored(stream, {"last_by_subj": subject}, timeout_s)
             found = await self.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", timeout_s=timeout_s)
-            headers = found.headers or {}
-            if (status := headers.get("Status")) is None:
-                return Stored(subject, int(headers["Nats-Sequence"]), found.data, headers)
-            if int(status) == NOT_FOUND:
-                return None
-            raise QueueUnavailable(f"JetStream answered {status}")
-        return await self.stored(stream, {"last_by_subj": subject}, timeout_s)
+        headers = found.headers or {}
+        if (status := headers.get("Status")) is None:
+            return Stored(subject, int(headers["Nats-Sequence"]), found.data, headers)
+        if int(status) == NOT_FOUND:
+            return None
+        raise QueueUnavailable(f"JetStream answered {status}")
 
     async def stored(
         self, stream: str, wanted: Mapping[str, Any], timeout_s: float = TIMEOUT_S
@@ -225,7 +231,7 @@ class Connection:
             await self.publish(subject, b"", _NEVER_STORED, patient=True)
 
     async def purge(self, stream: str, subject: str, up_to: int = 0) -> None:
-        """Delete the stream's messages on the subject, which may hold wildcards, `up_to` that one if given."""
+        """Delete the stream's messages on the subject, which may hold wildcards; with `up_to` none later."""
         content = {"filter": subject, **({"seq": up_to + 1} if up_to else {})}
         await self.api(f"STREAM.PURGE.{stream}", content, SLOW_TIMEOUT_S)
 

@@ -21,8 +21,8 @@ WAKE = "miaas.wake"
 _LOOK_AGAIN_S = 1.0
 _ANSWER_S = 2.0
 _AT_ONCE = 16
-"""Messages that are asked for in one go: all that they can weigh together must be well below what the server
-lets wait for a client (64 MB), or it hangs up.
+"""Messages that are asked for in one go: all that they can weigh together is well below what the server lets
+wait for a client (64 MB) before it hangs up.
 """
 
 

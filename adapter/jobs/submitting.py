@@ -12,7 +12,7 @@ from adapter.core.errors import AdapterError, QueueUnavailable
 from adapter.core.types import Job, Submission
 from adapter.jobs import chunks, messages, notes
 from adapter.jobs.connection import Connection, message_size
-from adapter.jobs.ids import lane_of, new_id
+from adapter.jobs.ids import lane_of, new_id, submitted_at
 from adapter.jobs.lanes import BY_CONSUMER, Bands, Lane, priority_of
 from adapter.jobs.pull import WAKE
 from adapter.jobs.results import Results
@@ -30,9 +30,10 @@ _NO_PLACES = ("miaas.jobs.none", "miaas.inputs.none")
 class Submitter:
     """The API's side of the work queue."""
 
-    def __init__(self, connection: Connection, results: Results) -> None:
+    def __init__(self, connection: Connection, results: Results, retention_s: float) -> None:
         self._connection = connection
         self._results = results
+        self._retention_s = retention_s
         self._bands = Bands()
         self._fresh: set[Lane] = set()
         """Lanes that got jobs since they were last told of."""
@@ -66,7 +67,7 @@ class Submitter:
                 place.sequence = await self._store(job)
                 return job.id
             first = await notes.claim(self._connection, job.client, submission.idempotency, job.id)
-            if first == job.id or not await self._stands(job.client, first):
+            if first == job.id or not await self._known(job.client, first):
                 # Whoever claimed the key may have died before the job was stored: its id is good for us.
                 job = job._replace(id=first)
                 place.sequence = await self._store(job, {"Nats-Msg-Id": first})
@@ -122,8 +123,10 @@ class Submitter:
         if len(self._left) < _MOST_LEFT:
             self._left += places
 
-    async def _stands(self, client: str, job_id: str) -> bool:
-        """Whether the job waits, runs or has a result."""
+    async def _known(self, client: str, job_id: str) -> bool:
+        """Whether the job waits, runs or has a result, or may have had one that expired."""
+        if time.time() > submitted_at(job_id) + self._retention_s:
+            return True
         subject = messages.job_subject(client, job_id)
         if await self._connection.last(JOBS, subject, direct=False):
             return True

@@ -4,10 +4,8 @@ import asyncio
 
 import pytest
 
-from adapter.core.errors import (
-    IdempotencyConflict,
-    QueueFull,
-)
+from adapter.core.errors import IdempotencyConflict, JobNotFound, QueueFull
+from adapter.jobs.jetstream import JetStreamQueue
 from tests.integration.nats import Nats, answer, queue, submission
 
 
@@ -51,3 +49,33 @@ def test_a_key_whose_job_was_never_stored_is_used_again(own_nats: Nats) -> None:
             assert [delivery.job.id for delivery in await found.fetch(5, 1)] == [job_id]
 
     asyncio.run(check())
+
+
+def test_a_key_that_outlives_its_result_runs_nothing_again(own_nats: Nats) -> None:
+    """The id would else come to mean another result."""
+
+    async def forgotten(found: JetStreamQueue, job_id: str) -> bool:
+        try:
+            await found.status("alice", job_id)
+        except JobNotFound:
+            return True
+        return False
+
+    async def submit() -> tuple[str, int]:
+        async with queue(own_nats.url, result_retention_s=1) as found:
+            job_id = await found.submit(submission(key="k"))
+            lent = await found.fetch(1, 1)
+            for delivery in lent:
+                await delivery.finish(answer(delivery.job))
+                assert (await found.status("alice", job_id)).result is not None
+            async with asyncio.timeout(20):
+                while not await forgotten(found, job_id):  # noqa: ASYNC110 - nothing tells when it expires
+                    await asyncio.sleep(0.05)
+            return job_id, len(lent)
+
+    job_id, ran = asyncio.run(submit())
+    assert ran == 1
+    # It has forgotten what came within the last two minutes.
+    own_nats.kill()
+    own_nats.start()
+    assert asyncio.run(submit()) == (job_id, 0)

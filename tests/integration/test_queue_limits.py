@@ -119,3 +119,33 @@ def test_a_small_disk_gets_small_streams(tmp_path: Path) -> None:
                 await delivery.finish(answer(delivery.job))
 
         asyncio.run(check())
+
+
+def test_many_who_ask_for_a_large_result_at_once_all_get_it(own_nats: Nats) -> None:
+    """The server hangs up on a client for which more waits than it can take."""
+
+    async def check() -> None:
+        async with queue(own_nats.url) as found:
+            value = bytes(1_000_000)
+            job_id = await found.submit(submission())
+            [delivery] = await lend(found, 1, 1)
+            await delivery.finish(answer(delivery.job, value))
+            asked = await asyncio.gather(*(found.status("alice", job_id) for _ in range(300)))
+            assert {output(status.result) for status in asked} == {value}
+            assert found._connection._nats.stats["reconnects"] == 0
+
+    asyncio.run(check())
+
+
+def test_a_list_reads_no_large_results(own_nats: Nats) -> None:
+    async def check() -> None:
+        async with queue(own_nats.url) as found:
+            job_id = await found.submit(submission())
+            [delivery] = await lend(found, 1, 1)
+            await delivery.finish(answer(delivery.job, bytes(9_000_000)))
+            before = found._connection._nats.stats["in_bytes"]
+            [line] = (await found.page("alice", 10)).jobs
+            assert (line.id, line.state) == (job_id, "completed")
+            assert found._connection._nats.stats["in_bytes"] - before < 100_000
+
+    asyncio.run(check())
