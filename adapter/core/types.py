@@ -17,8 +17,8 @@ AnswerForm = Literal["predictions", "outputs", "names"]
 """How an answer mirrors its input: V1's rows, V1's columns, or MIaaS's object of named outputs."""
 
 
-RegionKind = Literal["system", "cuda"]
 JobState = Literal["processing", "completed", "failed"]
+RegionKind = Literal["system", "cuda"]
 """Shared memory of the machine (/dev/shm), or of a GPU."""
 OWN_REGIONS = "miaas-tensors-"
 """How the names of regions begin in which the adapter itself and Triton pass tensors: clients have none."""

@@ -9,11 +9,11 @@ import structlog
 
 from adapter.core import tracing, work
 from adapter.core.errors import AdapterError, QueueUnavailable
-from adapter.core.types import Job, Submission
+from adapter.core.types import IdempotencyKey, Job, Submission
 from adapter.jobs import chunks, messages, notes
 from adapter.jobs.connection import Connection, message_size
 from adapter.jobs.ids import lane_of, new_id, submitted_at
-from adapter.jobs.lanes import BY_CONSUMER, Bands, Lane, priority_of
+from adapter.jobs.lanes import BY_CONSUMER, Bands, Lane, Place, priority_of
 from adapter.jobs.pull import WAKE
 from adapter.jobs.results import Results
 from adapter.jobs.streams import INPUTS, JOBS
@@ -66,15 +66,21 @@ class Submitter:
             if submission.idempotency is None:
                 place.sequence = await self._store(job)
                 return job.id
-            first = await notes.claim(self._connection, job.client, submission.idempotency, job.id)
-            if first == job.id or not await self._known(job.client, first):
-                # Whoever claimed the key may have died before the job was stored: its id is good for us.
-                job = job._replace(id=first)
-                place.sequence = await self._store(job, {"Nats-Msg-Id": first})
-            return first
+            return await self._submit_once(job, submission.idempotency, place)
         finally:
             if place.sequence is None:
                 self._bands.leave(place)
+
+    async def _submit_once(self, job: Job, key: IdempotencyKey, place: Place) -> str:
+        first = await notes.claim(self._connection, job.client, key, job.id)
+        if first != job.id and await self._stands(job.client, first):
+            return first
+        if time.time() > submitted_at(first) + self._retention_s:
+            # It may have run, and be forgotten: its id must not come to mean another result.
+            first = await notes.renew(self._connection, job.client, key, first, job.id)
+        # Whoever claimed the key may have died before the job was stored: its id is good for us.
+        place.sequence = await self._store(job._replace(id=first), {"Nats-Msg-Id": first})
+        return first
 
     async def run(self) -> None:
         """Follow what reaches the workers, and take back what was refused; until cancelled."""
@@ -123,10 +129,8 @@ class Submitter:
         if len(self._left) < _MOST_LEFT:
             self._left += places
 
-    async def _known(self, client: str, job_id: str) -> bool:
-        """Whether the job waits, runs or has a result, or may have had one that expired."""
-        if time.time() > submitted_at(job_id) + self._retention_s:
-            return True
+    async def _stands(self, client: str, job_id: str) -> bool:
+        """Whether the job waits, runs or has a result."""
         subject = messages.job_subject(client, job_id)
         if await self._connection.last(JOBS, subject, direct=False):
             return True
