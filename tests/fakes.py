@@ -15,8 +15,10 @@ from adapter.core.types import (
     InferResponse,
     Job,
     JobError,
+    JobLine,
     JobPage,
     JobResult,
+    JobState,
     JobStatus,
     ModelMetadata,
     ModelVersion,
@@ -223,8 +225,9 @@ class FakeQueue:
     async def page(self, client: str, limit: int, before: str = "") -> JobPage:
         ids = sorted((i for i, job in self.jobs.items() if job.client == client), reverse=True)
         ids = [job_id for job_id in ids if not before or job_id < before]
-        jobs = [await self.status(client, job_id) for job_id in ids[:limit]]
-        return JobPage(tuple(jobs), ids[limit - 1] if len(ids) > limit else "")
+        found = [await self.status(client, job_id) for job_id in ids[:limit]]
+        lines = (JobLine(job.id, job.model, job.submitted, job.timestamp, _state(job)) for job in found)
+        return JobPage(tuple(lines), ids[limit - 1] if len(ids) > limit else "")
 
     async def fetch(self, most: int, wait_s: float) -> Sequence[Delivery]:
         return []
@@ -241,3 +244,9 @@ class FakeQueue:
 
     async def close(self) -> None:
         pass
+
+
+def _state(status: JobStatus) -> JobState:
+    if status.result is None:
+        return "processing"
+    return "failed" if isinstance(status.result.outcome, JobError) else "completed"

@@ -100,7 +100,7 @@ class Inference:
             {
                 "request_id": job.id,
                 "model_id": job.model,
-                "status": _state(job),
+                "status": job.state,
                 "submitted": timestamp(job.submitted),
                 "timestamp": timestamp(job.timestamp),
             }
@@ -193,12 +193,6 @@ def _job_id(request: Request) -> str:
     if not _JOB_ID.match(job_id):
         raise JobNotFound(f"no request with the id {job_id[:64]}")
     return job_id
-
-
-def _state(status: JobStatus) -> str:
-    if status.result is None:
-        return "processing"
-    return "failed" if isinstance(status.result.outcome, JobError) else "completed"
 
 
 def _status_body(status: JobStatus) -> Mapping[str, Any]:

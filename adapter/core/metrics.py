@@ -111,7 +111,7 @@ class Metrics:
         self.job_failures = Counter(
             "adapter_job_failures_total",
             "Jobs that ended as failed, by the error's code; attempts_exhausted took its workers down.",
-            {"code": (*errors.codes(), "attempts_exhausted")},
+            {"code": (*errors.codes(), "attempts_exhausted", "input_lost")},
         )
         self.job_attempts = Histogram(
             "adapter_job_attempts", "Attempts that a job took to its result.", _ATTEMPTS

@@ -80,14 +80,18 @@ class Engine(Protocol):
 class Delivery(Protocol):
     """A job lent to this worker until it is finished or given back.
 
-    `deliveries` counts from 1 how often it was lent, `attempt` the same without those that were excused.
-    `lost` says why it cannot be run at all.
+    `deliveries` counts from 1 how often it was lent. What else there is to know `read` finds out: the job's
+    tensors, the `attempt` that this is, which are the deliveries without those that were excused, and `lost`,
+    which says why it cannot be run at all.
     """
 
     job: Job
     deliveries: int
     attempt: int
     lost: JobError | None
+
+    async def read(self) -> None:
+        """Complete the job, which may take long. Raises `QueueUnavailable` when it cannot be read for now."""
 
     async def extend(self) -> None:
         """Keep it for another `ack_wait_s`."""

@@ -17,6 +17,7 @@ AnswerForm = Literal["predictions", "outputs", "names"]
 """How an answer mirrors its input: V1's rows, V1's columns, or MIaaS's object of named outputs."""
 
 
+JobState = Literal["processing", "completed", "failed"]
 RegionKind = Literal["system", "cuda"]
 """Shared memory of the machine (/dev/shm), or of a GPU."""
 OWN_REGIONS = "miaas-tensors-"
@@ -229,6 +230,16 @@ class JobStatus(NamedTuple):
     result: JobResult | None = None
 
 
+class JobLine(NamedTuple):
+    """The same in a list of jobs, without the result."""
+
+    id: str
+    model: str
+    submitted: float
+    timestamp: float
+    state: JobState
+
+
 @dataclass(frozen=True, slots=True)
 class Backlog:
     """Jobs without a result: those that wait, those that workers have, and the oldest one's age (0: none)."""
@@ -242,5 +253,5 @@ class Backlog:
 class JobPage:
     """Some of a client's jobs, newest first; `next` begins the page after it, "" when there is none."""
 
-    jobs: tuple[JobStatus, ...]
+    jobs: tuple[JobLine, ...]
     next: str = ""

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from adapter.core.types import JobError, JobResult
 from adapter.jobs import backlog, messages, notes, scan
+from adapter.jobs.cancelling import cancel
 from adapter.jobs.connection import Connection, Stored
 from adapter.jobs.results import Results
 from adapter.jobs.streams import INPUTS, JOBS, NOTES, RESULTS
@@ -94,11 +94,7 @@ class QueueAdmin:
 
     async def purge(self, stored: Stored) -> None:
         """End a waiting job as cancelled: its client was promised an answer."""
-        job = messages.read_job_headers(stored.headers)
-        error = JobError(messages.CANCELLED, "the request was cancelled by an operator")
-        await self._results.save(job, JobResult(error, job.form, job.batched))
-        await self._connection.purge(JOBS, stored.subject)
-        await self._connection.purge(INPUTS, f"{messages.input_subject(job.client, job.id)}.>")
+        await cancel(self._connection, self._results, stored, "the request was cancelled by an operator")
 
 
 def _line(stored: Stored, state: str) -> Line:

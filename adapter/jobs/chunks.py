@@ -1,8 +1,8 @@
 """Payloads that are too large for one message: chunks below a subject, written before what points to them.
 
 A pointer reads `<name>.<chunks>.<bytes>.<digest>`; chunks that nothing points to expire with their stream.
-All payloads share the connection's few transfers, and each of these has long: on a slow line nothing is late
-because it waited for its turn.
+They share the connection's few transfers with all that is large, and each of these has long: on a slow line
+nothing is late because it waited for its turn.
 """
 
 import asyncio
@@ -12,17 +12,20 @@ from collections.abc import Coroutine, Iterable
 from hashlib import blake2b
 from typing import TypeVar
 
-from adapter.core.errors import QueueUnavailable
+from adapter.core.errors import AdapterError
 from adapter.jobs.connection import SLOW_TIMEOUT_S, Connection, Stored
 
 T = TypeVar("T")
 
-_CHUNK_BYTES = 1 << 20
 _HEADROOM = 1024
 
 
 class ChunksGone(Exception):
     """What the pointer points to is not there any more."""
+
+
+class Damaged(AdapterError):
+    """What the pointer points to is not what was stored there."""
 
 
 def new_name() -> str:
@@ -42,22 +45,21 @@ async def put(
 
     With `keep_s` it goes after so many seconds, else with the stream's age.
     """
-    size = min(_CHUNK_BYTES, connection.max_payload - _HEADROOM)
+    size = connection.max_payload - _HEADROOM
     pieces = [payload[at : at + size] for at in range(0, len(payload), size)]
     headers = {"Nats-Expected-Stream": stream}
     if keep_s:
         headers["Nats-TTL"] = str(math.ceil(keep_s))
 
     async def store(number: int, piece: bytes) -> None:
-        async with connection.transfers:
-            await connection.publish(f"{subject}.{name}.{number}", piece, headers, SLOW_TIMEOUT_S)
+        await connection.publish(f"{subject}.{name}.{number}", piece, headers, patient=True)
 
     await _all(store(number, piece) for number, piece in enumerate(pieces))
     return f"{name}.{len(pieces)}.{len(payload)}.{_digest(payload)}"
 
 
 async def get(connection: Connection, stream: str, subject: str, pointer: str, *, direct: bool) -> bytes:
-    """The payload that the pointer points to. Raises ChunksGone, QueueUnavailable."""
+    """The payload that the pointer points to. Raises ChunksGone, Damaged, QueueUnavailable."""
     name, count, size, digest = pointer.split(".")
 
     async def load(number: int) -> Stored | None:
@@ -70,7 +72,7 @@ async def get(connection: Connection, stream: str, subject: str, pointer: str, *
     if len(payload) != int(size):
         raise ChunksGone(subject)
     if _digest(payload) != digest:
-        raise QueueUnavailable(f"what is stored below {subject} is damaged")
+        raise Damaged(f"what is stored below {subject} is damaged")
     return payload
 
 

@@ -4,8 +4,10 @@ A call that is under way when the connection breaks fails at once.
 """
 
 import asyncio
+import time
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -26,12 +28,25 @@ _log = structlog.get_logger()
 TIMEOUT_S = 0.9
 """How long JetStream may take to answer."""
 SLOW_TIMEOUT_S = 10.0
-"""The same for calls that go over a whole stream, and for chunks."""
+"""The same for calls that go over a whole stream, and for large messages."""
+_LARGEST_MESSAGE = 1 << 20
+"""The server takes larger ones, but hangs up on a worker that asks for some of them at once: it lets so much
+wait for a client, and for so long.
+"""
+_LARGE = 256 << 10
 _TRANSFERS = 8
+_LOOK_UPS = 32
+"""So many of the largest messages, and those that a worker asks for, are well below what the server lets wait
+for a client (64 MB).
+"""
 _RETRY_S = 0.5
+_NEVER_STORED = {"Nats-Expected-Last-Subject-Sequence": str((1 << 63) - 1)}
+_LOOK_AGAIN_S = 0.02
 
 _STREAM_STORE_FAILED = 10077
 _WRONG_LAST_SEQUENCE = 10071
+_IN_PROCESS = (10158, 10164)
+"""In a cluster: another message that wants the place, or that has the same id, is not settled yet."""
 _OUT_OF_STORAGE = (10023, 10028, 10047)
 NOT_FOUND = 404
 
@@ -66,7 +81,8 @@ class Connection:
         self._ready = asyncio.Event()
         self._replies = Replies(connection.client)
         self.transfers = asyncio.Semaphore(_TRANSFERS)
-        """Held while a chunk is on its way: all else that is sent meanwhile stands behind it on the wire."""
+        """Held while a large message is on its way: all else that is sent meanwhile stands behind it."""
+        self._look_ups = asyncio.Semaphore(_LOOK_UPS)
 
     @property
     def ready(self) -> bool:
@@ -75,8 +91,8 @@ class Connection:
 
     @property
     def max_payload(self) -> int:
-        """Bytes of headers and payload together that the server takes."""
-        return self._nats.max_payload
+        """Bytes of headers and payload together that go into one message."""
+        return min(self._nats.max_payload, _LARGEST_MESSAGE)
 
     def use(self) -> None:
         """Get ready after each (re)connect."""
@@ -143,42 +159,55 @@ class Connection:
         return _answer(await self.request(f"$JS.API.{subject}", payload, timeout_s=timeout_s))
 
     async def publish(
-        self, subject: str, payload: bytes, headers: Headers, timeout_s: float = TIMEOUT_S
+        self, subject: str, payload: bytes, headers: Headers, *, patient: bool = False
     ) -> int | None:
         """Store a message durably; its sequence number, or None when the place is taken already.
 
-        Raises QueueFull, PayloadTooLarge, and QueueUnavailable when it may or may not have been stored.
+        Large messages share the transfers, and have long, as does one that is `patient`. Raises QueueFull,
+        PayloadTooLarge, and QueueUnavailable when it may or may not have been stored.
         """
-        if not self.ready:
-            raise QueueUnavailable("NATS cannot be reached")
         size = message_size(payload, headers)
         if size > self.max_payload:
             raise PayloadTooLarge(f"{size} bytes are more than the queue takes ({self.max_payload})")
-        try:
-            answer = _answer(await self.request(subject, payload, headers, timeout_s))
-        except Refused as error:
-            if error.number == _WRONG_LAST_SEQUENCE or "per subject" in error.description:
-                return None
-            if error.number == _STREAM_STORE_FAILED or error.number in _OUT_OF_STORAGE:
-                raise QueueFull(f"the queue is full: {error.description}") from error
-            raise
-        return None if answer.get("duplicate") else int(answer["seq"])
+        if size > _LARGE or patient:
+            async with self.transfers:
+                return await self._publish(subject, payload, headers, SLOW_TIMEOUT_S)
+        return await self._publish(subject, payload, headers, TIMEOUT_S)
+
+    async def _publish(self, subject: str, payload: bytes, headers: Headers, timeout_s: float) -> int | None:
+        until = time.monotonic() + timeout_s
+        while True:
+            if not self.ready:
+                raise QueueUnavailable("NATS cannot be reached")
+            try:
+                answer = _answer(await self.request(subject, payload, headers, timeout_s))
+            except Refused as error:
+                if error.number == _WRONG_LAST_SEQUENCE or "per subject" in error.description:
+                    return None
+                if error.number == _STREAM_STORE_FAILED or error.number in _OUT_OF_STORAGE:
+                    raise QueueFull(f"the queue is full: {error.description}") from error
+                if error.number not in _IN_PROCESS or time.monotonic() > until:
+                    raise
+                await asyncio.sleep(_LOOK_AGAIN_S)
+            else:
+                return None if answer.get("duplicate") else int(answer["seq"])
 
     async def last(
         self, stream: str, subject: str, *, direct: bool, timeout_s: float = TIMEOUT_S
     ) -> Stored | None:
         """The last message on the subject, from any server that holds the stream, or from its leader."""
-        if not self.ready:
-            raise QueueUnavailable("NATS cannot be reached")
-        if direct:
+        async with self._look_ups:
+            if not self.ready:
+                raise QueueUnavailable("NATS cannot be reached")
+            if not direct:
+                return await self.stored(stream, {"last_by_subj": subject}, timeout_s)
             found = await self.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", timeout_s=timeout_s)
-            headers = found.headers or {}
-            if (status := headers.get("Status")) is None:
-                return Stored(subject, int(headers["Nats-Sequence"]), found.data, headers)
-            if int(status) == NOT_FOUND:
-                return None
-            raise QueueUnavailable(f"JetStream answered {status}")
-        return await self.stored(stream, {"last_by_subj": subject}, timeout_s)
+        headers = found.headers or {}
+        if (status := headers.get("Status")) is None:
+            return Stored(subject, int(headers["Nats-Sequence"]), found.data, headers)
+        if int(status) == NOT_FOUND:
+            return None
+        raise QueueUnavailable(f"JetStream answered {status}")
 
     async def stored(
         self, stream: str, wanted: Mapping[str, Any], timeout_s: float = TIMEOUT_S
@@ -193,9 +222,18 @@ class Connection:
         headers = _read_headers(b64decode(found.get("hdrs", "")))
         return Stored(found["subject"], found["seq"], b64decode(found.get("data", "")), headers)
 
-    async def purge(self, stream: str, subject: str) -> None:
-        """Delete the stream's messages on the subject, which may hold wildcards."""
-        await self.api(f"STREAM.PURGE.{stream}", {"filter": subject}, SLOW_TIMEOUT_S)
+    async def settle(self, subject: str) -> None:
+        """Return when the subject's stream has stored or refused all that was sent to it before.
+
+        A stream takes in what is sent to it one by one, and is purged at once. Raises QueueUnavailable.
+        """
+        with suppress(QueueFull):
+            await self.publish(subject, b"", _NEVER_STORED, patient=True)
+
+    async def purge(self, stream: str, subject: str, up_to: int = 0) -> None:
+        """Delete the stream's messages on the subject, which may hold wildcards; with `up_to` none later."""
+        content = {"filter": subject, **({"seq": up_to + 1} if up_to else {})}
+        await self.api(f"STREAM.PURGE.{stream}", content, SLOW_TIMEOUT_S)
 
     async def _get_ready(self) -> None:
         """Also after a server came back with an empty store."""

@@ -4,8 +4,9 @@ import structlog
 from nats.aio.msg import Msg
 
 from adapter.core.types import Job, JobError, JobResult
-from adapter.jobs import backoff, messages, notes
-from adapter.jobs.chunks import ChunksGone
+from adapter.core.wire import decode_request
+from adapter.jobs import messages, notes
+from adapter.jobs.chunks import ChunksGone, Damaged
 from adapter.jobs.connection import Connection
 from adapter.jobs.inputs import Inputs, wanted_again
 from adapter.jobs.results import Results
@@ -13,58 +14,56 @@ from adapter.jobs.results import Results
 _log = structlog.get_logger()
 
 _NANOSECONDS = 1_000_000_000
+_LOST = "input_lost"
 
 
 class JetStreamDelivery:
     """`adapter.core.ports.Delivery`."""
 
     def __init__(
-        self,
-        connection: Connection,
-        results: Results,
-        inputs: Inputs,
-        message: Msg,
-        job: Job,
-        *,
-        pointer: str,
-        excused: int,
-        lost: JobError | None,
+        self, connection: Connection, results: Results, inputs: Inputs, message: Msg, job: Job, pointer: str
     ) -> None:
         self._connection = connection
         self._results = results
         self._inputs = inputs
         self._ack_subject = message.reply
         self._pointer = pointer
+        self._whole = not pointer
         self.job = job
-        self.deliveries = message.metadata.num_delivered or 1
-        self.attempt = self.deliveries - excused
-        self.lost = lost
+        self.deliveries = self.attempt = message.metadata.num_delivered or 1
+        self.lost: JobError | None = None
         self._saved = False
         self._kept = ""
 
     @classmethod
-    async def of(
+    def of(
         cls, connection: Connection, results: Results, inputs: Inputs, message: Msg
     ) -> "JetStreamDelivery | None":
-        """The delivery, or None for a message that is none of ours: it stays, and the log says so.
-
-        Raises QueueUnavailable when the rest of it cannot be read.
-        """
-        headers, payload, lost = message.headers or {}, message.data, None
+        """The delivery, or None for a message that is none of ours: it stays, and the log says so."""
+        headers = message.headers or {}
         pointer = headers.get(messages.CHUNKS, "")
         try:
-            if pointer:
-                job = messages.read_job_headers(headers)
-                payload = await inputs.get(job, pointer)
-            job = messages.read_job(payload, headers)
-        except ChunksGone:
-            lost = JobError("internal", "the request's input is not there any more")
+            job = messages.read_job_headers(headers) if pointer else messages.read_job(message.data, headers)
         except (ValueError, KeyError, IndexError) as error:
             _log.error("unreadable job", subject=message.subject, error=repr(error))
             return None
-        first = message.metadata.num_delivered == 1
-        excused = 0 if first else await notes.excused(connection, job.id)
-        return cls(connection, results, inputs, message, job, pointer=pointer, excused=excused, lost=lost)
+        return cls(connection, results, inputs, message, job, pointer)
+
+    async def read(self) -> None:
+        """See `Delivery.read`."""
+        if self.deliveries > 1:
+            self.attempt = self.deliveries - await notes.excused(self._connection, self.job.id)
+        if self._whole:
+            return
+        try:
+            payload = await self._inputs.get(self.job, self._pointer)
+        except ChunksGone:
+            self.lost = JobError(_LOST, "the request's input is not there any more")
+        except Damaged:
+            self.lost = JobError(_LOST, "the request's input is damaged where it was stored")
+        else:
+            self.job = self.job._replace(request=decode_request(payload))
+            self._whole = True
 
     async def extend(self) -> None:
         """See `Delivery.extend`."""
@@ -83,9 +82,10 @@ class JetStreamDelivery:
     async def finish(self, result: JobResult) -> bool:
         """See `Delivery.finish`."""
         # Where striking it off fails, all of this is done again.
-        wanted = wanted_again(result)
-        if wanted and not self.lost:
-            self._kept = self._kept or await self._inputs.keep(self.job) or self._pointer
+        wanted = wanted_again(result) and not self.lost
+        if wanted and not self._kept:
+            # One that could not be read stays where it is.
+            self._kept = (self._whole and await self._inputs.keep(self.job)) or self._pointer
         self._saved |= await self._results.save(self.job, result, self._kept if wanted else "")
         await self._strike_off()
         if self._pointer and self._pointer != self._kept:
@@ -96,23 +96,10 @@ class JetStreamDelivery:
 
     async def give_back(self, delay_s: float, *, excused: bool) -> None:
         """See `Delivery.give_back`."""
-        await _give_back(self._connection, self._ack_subject, self.job.id, delay_s, excused=excused)
+        if excused:
+            await notes.excuse(self._connection, self.job.id)
+        delay = b'{"delay":%d}' % int(delay_s * _NANOSECONDS)
+        await self._connection.send(self._ack_subject, b"-NAK " + delay if delay_s else b"-NAK")
 
     async def _strike_off(self) -> None:
         await self._connection.request(self._ack_subject)
-
-
-async def give_back_unread(connection: Connection, message: Msg) -> None:
-    """Let a job that could not be read come again: that was no attempt. Raises QueueUnavailable."""
-    delay_s = backoff.delay_s(message.metadata.num_delivered or 1)
-    job_id = message.subject.rpartition(".")[2]
-    await _give_back(connection, message.reply, job_id, delay_s, excused=True)
-
-
-async def _give_back(
-    connection: Connection, ack_subject: str, job_id: str, delay_s: float, *, excused: bool
-) -> None:
-    if excused:
-        await notes.excuse(connection, job_id)
-    delay = b'{"delay":%d}' % int(delay_s * _NANOSECONDS)
-    await connection.send(ack_subject, b"-NAK " + delay if delay_s else b"-NAK")

@@ -23,7 +23,7 @@ class Inputs:
         self._keep_s = settings.result_retention_s + settings.job_timeout_s
 
     async def get(self, job: Job, pointer: str) -> bytes:
-        """The input that the pointer points to. Raises ChunksGone, QueueUnavailable."""
+        """The input that the pointer points to. Raises ChunksGone, Damaged, QueueUnavailable."""
         subject = messages.input_subject(job.client, job.id)
         return await chunks.get(self._connection, INPUTS, subject, pointer, direct=self._direct)
 

@@ -11,20 +11,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import structlog
-from nats.aio.msg import Msg
 
-from adapter.core.errors import AdapterError, JobNotFound, QueueUnavailable
+from adapter.core.errors import JobNotFound, QueueUnavailable
 from adapter.core.metrics import Metrics
-from adapter.core.types import Backlog, JobError, JobPage, JobResult, JobStatus, Submission
-from adapter.jobs import listing, messages
+from adapter.core.types import Backlog, JobPage, JobStatus, Submission
+from adapter.jobs import cancelling, listing, messages
 from adapter.jobs.backlog import backlog
 from adapter.jobs.chunks import ChunksGone
 from adapter.jobs.connection import Connection, Stored
-from adapter.jobs.delivery import JetStreamDelivery, give_back_unread
+from adapter.jobs.delivery import JetStreamDelivery
 from adapter.jobs.inputs import Inputs
 from adapter.jobs.pull import Puller
 from adapter.jobs.results import Results
-from adapter.jobs.streams import INPUTS, JOBS, set_up
+from adapter.jobs.streams import JOBS, set_up
 from adapter.jobs.submitting import Submitter
 from adapter.jobs.waiting import Notes, arrived_within
 from adapter.nats import NatsConnection
@@ -43,7 +42,8 @@ class JetStreamQueue:
         self._connection = Connection(nats, self._set_up)
         self._results = Results(self._connection, settings.result_max_bytes)
         self._inputs = Inputs(self._connection, settings)
-        self._submitter = Submitter(self._connection, self._results, metrics.jobs.labels("accepted"))
+        accepted = metrics.jobs.labels("accepted")
+        self._submitter = Submitter(self._connection, self._results, settings.result_retention_s, accepted)
         self._puller = Puller(self._connection)
         self._notes = Notes(self._connection)
         self._following: asyncio.Task[None] | None = None
@@ -99,72 +99,48 @@ class JetStreamQueue:
         """See `JobQueue.cancel`."""
         subject, ended = messages.job_subject(client, job_id), False
         if waiting := await self._connection.last(JOBS, subject, direct=False):
-            job = messages.read_job_headers(waiting.headers)
-            error = JobError(messages.CANCELLED, "the request was cancelled")
-            ended = await self._results.save(job, JobResult(error, job.form, job.batched))
-            await self._connection.purge(JOBS, subject)
-            await self._connection.purge(INPUTS, f"{messages.input_subject(client, job_id)}.>")
+            ended = await cancelling.cancel(
+                self._connection, self._results, waiting, "the request was cancelled"
+            )
         return await self._status(client, job_id), ended
 
     async def page(self, client: str, limit: int, before: str = "") -> JobPage:
         """See `JobQueue.page`."""
         ids = await listing.newest(self._connection, client, limit + 1, before)
-        found = await asyncio.gather(*(self._status_or_none(client, job_id) for job_id in ids[:limit]))
-        jobs = tuple(status for status in found if status is not None)
-        return JobPage(jobs, next=ids[limit - 1] if len(ids) > limit else "")
+        found = await asyncio.gather(*(self._find(client, job_id) for job_id in ids[:limit]))
+        lines = (
+            messages.read_line(job_id, stored.headers)
+            for job_id, stored in zip(ids, found, strict=False)
+            if stored is not None
+        )
+        return JobPage(tuple(lines), next=ids[limit - 1] if len(ids) > limit else "")
 
     async def fetch(self, most: int, wait_s: float) -> Sequence[JetStreamDelivery]:
         """See `JobQueue.fetch`."""
         if not self._connection.ready:
             raise QueueUnavailable("NATS cannot be reached")
         fetched = await self._puller.fetch(most, wait_s)
-        held = {message.reply for message in fetched}
-        keeping = asyncio.create_task(self._keep(held))
-        try:
-            deliveries = await asyncio.gather(*(self._delivery(message, held) for message in fetched))
-        finally:
-            keeping.cancel()
-        return [delivery for delivery in deliveries if delivery is not None]
+        parts = self._connection, self._results, self._inputs
+        lent = (JetStreamDelivery.of(*parts, message) for message in fetched)
+        return [delivery for delivery in lent if delivery is not None]
 
-    async def _delivery(self, message: Msg, held: set[str]) -> JetStreamDelivery | None:
-        try:
-            return await JetStreamDelivery.of(self._connection, self._results, self._inputs, message)
-        except AdapterError as error:
-            _log.warning("job not read", subject=message.subject, reason=error.message)
-        held.discard(message.reply)
-        with suppress(AdapterError):  # it comes again when it was silent for long enough
-            await give_back_unread(self._connection, message)
-        return None
-
-    async def _keep(self, held: set[str]) -> None:
-        """Many large inputs take long to read: say meanwhile that somebody has these jobs."""
-        while True:
-            await asyncio.sleep(self._settings.ack_wait_s / 3)
-            for ack_subject in list(held):
-                with suppress(AdapterError):
-                    await self._connection.send(ack_subject, b"+WPI")
+    async def _find(self, client: str, job_id: str) -> Stored | None:
+        """The job's result, or else the job, or neither."""
+        subject = messages.job_subject(client, job_id)
+        return (
+            await self._results.find(client, job_id, direct=self._direct)
+            or await self._connection.last(JOBS, subject, direct=self._direct)
+            or await self._results.find(client, job_id, direct=False)
+        )
 
     async def _status(self, client: str, job_id: str) -> JobStatus:
-        subject = messages.job_subject(client, job_id)
-        if found := await self._results.find(client, job_id, direct=self._direct):
-            return await self._ended(client, job_id, found)
-        if waiting := await self._connection.last(JOBS, subject, direct=self._direct):
-            return messages.read_waiting(job_id, waiting.headers)
-        if found := await self._results.find(client, job_id, direct=False):
-            return await self._ended(client, job_id, found)
+        found = await self._find(client, job_id)
+        if found is not None and messages.STATE not in found.headers:
+            return messages.read_waiting(job_id, found.headers)
+        with suppress(ChunksGone):
+            if found is not None:
+                return await self._results.read(client, job_id, found, direct=self._direct)
         raise JobNotFound(f"no request with the id {job_id}")
-
-    async def _status_or_none(self, client: str, job_id: str) -> JobStatus | None:
-        try:
-            return await self._status(client, job_id)
-        except JobNotFound:
-            return None
-
-    async def _ended(self, client: str, job_id: str, found: Stored) -> JobStatus:
-        try:
-            return await self._results.read(client, job_id, found, direct=self._direct)
-        except ChunksGone:
-            raise JobNotFound(f"no request with the id {job_id}") from None
 
     async def _set_up(self) -> None:
         await set_up(self._connection, self._settings)

@@ -41,7 +41,6 @@ class Turn:
         self._span = tracing.span(f"process {JOBS}", "consumer").__enter__()
         if self._span.recording:
             self._span.set(messages.span_attributes("process", JOBS, job))
-            self._span.set({"miaas.attempt": self._delivery.attempt})
         return self
 
     def __exit__(
@@ -49,6 +48,8 @@ class Turn:
     ) -> None:
         outcome: str
         failure = None
+        if self._span.recording:
+            self._span.set({"miaas.attempt": self._delivery.attempt})
         if isinstance(self.outcome, str):
             outcome = self.outcome
         elif isinstance(self.outcome.outcome, JobError):

@@ -13,7 +13,17 @@ import orjson
 
 from adapter.core.trace_context import read_trace_context
 from adapter.core.tracing import Attribute
-from adapter.core.types import AnswerForm, InferRequest, InferResponse, Job, JobError, JobResult, JobStatus
+from adapter.core.types import (
+    AnswerForm,
+    InferRequest,
+    InferResponse,
+    Job,
+    JobError,
+    JobLine,
+    JobResult,
+    JobState,
+    JobStatus,
+)
 from adapter.core.wire import decode_request, decode_response, encode_request, encode_response
 from adapter.jobs.ids import lane_of, submitted_at, token
 
@@ -139,3 +149,10 @@ def read_waiting(job_id: str, headers: Mapping[str, str]) -> JobStatus:
     """The status of a job that has no result yet."""
     submitted = submitted_at(job_id)
     return JobStatus(job_id, headers[_MODEL], submitted, submitted)
+
+
+def read_line(job_id: str, headers: Mapping[str, str]) -> JobLine:
+    """What a list says of a job, by its own headers or by its result's."""
+    submitted = submitted_at(job_id)
+    state = cast(JobState, headers.get(STATE, "processing"))
+    return JobLine(job_id, headers[_MODEL], submitted, float(headers.get(_FINISHED, submitted)), state)

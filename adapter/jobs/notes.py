@@ -8,7 +8,7 @@ from adapter.jobs.connection import Connection
 from adapter.jobs.ids import token
 from adapter.jobs.streams import NOTES
 
-_FIRST = {"Nats-Expected-Last-Subject-Sequence": "0"}
+_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
 
 async def claim(connection: Connection, client: str, wanted: IdempotencyKey, job_id: str) -> str:
@@ -17,11 +17,11 @@ async def claim(connection: Connection, client: str, wanted: IdempotencyKey, job
     Of several who claim at the same time one is first, and all get its id. Raises IdempotencyConflict when
     the key came with another request.
     """
-    subject = f"miaas.keys.{token(client)}.{token(wanted.key)}"
+    subject = _key(client, wanted)
     found = await connection.last(NOTES, subject, direct=False)
     if found is None:
         content = orjson.dumps({"id": job_id, "digest": wanted.digest})
-        if await connection.publish(subject, content, _FIRST) is not None:
+        if await connection.publish(subject, content, {_EXPECTED: "0"}) is not None:
             return job_id
         found = await connection.last(NOTES, subject, direct=False)
     if found is None:
@@ -30,6 +30,17 @@ async def claim(connection: Connection, client: str, wanted: IdempotencyKey, job
     if first["digest"] != wanted.digest:
         raise IdempotencyConflict("this Idempotency-Key came before with another request")
     return str(first["id"])
+
+
+async def renew(
+    connection: Connection, client: str, wanted: IdempotencyKey, forgotten: str, job_id: str
+) -> str:
+    """The id that belongs to the key, in place of one that is forgotten. As `claim` otherwise."""
+    found = await connection.last(NOTES, _key(client, wanted), direct=False)
+    if found is not None and orjson.loads(found.payload)["id"] == forgotten:
+        content = orjson.dumps({"id": job_id, "digest": wanted.digest})
+        await connection.publish(found.subject, content, {_EXPECTED: str(found.sequence)})
+    return await claim(connection, client, wanted, job_id)
 
 
 async def excused(connection: Connection, job_id: str) -> int:
@@ -47,6 +58,10 @@ async def excuse(connection: Connection, job_id: str) -> None:
 async def forget_excuses(connection: Connection, job_id: str) -> None:
     """The job begins anew: its deliveries are counted from 1 again."""
     await connection.purge(NOTES, _excuses(job_id))
+
+
+def _key(client: str, wanted: IdempotencyKey) -> str:
+    return f"miaas.keys.{token(client)}.{token(wanted.key)}"
 
 
 def _excuses(job_id: str) -> str:

@@ -20,6 +20,10 @@ WAKE = "miaas.wake"
 """Below it, by the consumer's name, it is announced that a lane has a job."""
 _LOOK_AGAIN_S = 1.0
 _ANSWER_S = 2.0
+_AT_ONCE = 16
+"""Messages that are asked for in one go: all that they can weigh together is well below what the server lets
+wait for a client (64 MB) before it hangs up.
+"""
 
 
 class _Pull:
@@ -66,7 +70,12 @@ class Puller:
                 self._filled = set(LANES)
             found: list[Msg] = []
             while len(found) < most and (self._filled or self._late):
-                found += await self._sweep(most - len(found))
+                try:
+                    found += await self._sweep(most - len(found))
+                except QueueUnavailable:
+                    if not found:
+                        raise
+                    break  # what came is lent to us
             if found:
                 return found
             left = until - time.monotonic()
@@ -114,7 +123,7 @@ class Puller:
         found, self._late = self._late[:most], self._late[most:]
         if found or not self._filled:
             return found
-        shares = self._shares.divide(self._filled, most)
+        shares = self._shares.divide(self._filled, min(most, _AT_ONCE))
         self._pulls = {lane: _Pull(count) for lane, count in shares.items()}
         self._filled -= shares.keys()
         try:

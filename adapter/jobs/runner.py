@@ -40,8 +40,19 @@ class Runner:
         self._timeout_s = timeout_s
         self._quarantine = Quarantine(dataplane)
 
+    async def read(self, delivery: Delivery) -> JobResult | Retry | None:
+        """Complete the job, so that it can be run; or its result, or when to try again."""
+        try:
+            await delivery.read()
+        except Unavailable as error:
+            if time.time() < delivery.job.deadline:
+                return Retry(backoff.delay_s(delivery.deliveries), excused=True)
+            message = f"the deadline passed before the request could be read: {error.message}"
+            return failure(delivery.job, DeadlineExceeded.code, message)
+        return None
+
     async def run(self, delivery: Delivery) -> JobResult | Retry:
-        """The job's result, or when to try again."""
+        """The result of a job that was read, or when to try again."""
         job = delivery.job
         delay_s = backoff.delay_s(delivery.deliveries)
         if delivery.lost:

@@ -10,11 +10,11 @@ import structlog
 from adapter.core import tracing, work
 from adapter.core.errors import AdapterError, QueueUnavailable
 from adapter.core.instruments import Value
-from adapter.core.types import Job, Submission
+from adapter.core.types import IdempotencyKey, Job, Submission
 from adapter.jobs import chunks, messages, notes
 from adapter.jobs.connection import Connection, message_size
-from adapter.jobs.ids import lane_of, new_id
-from adapter.jobs.lanes import BY_CONSUMER, Bands, Lane, priority_of
+from adapter.jobs.ids import lane_of, new_id, submitted_at
+from adapter.jobs.lanes import BY_CONSUMER, Bands, Lane, Place, priority_of
 from adapter.jobs.pull import WAKE
 from adapter.jobs.results import Results
 from adapter.jobs.streams import INPUTS, JOBS
@@ -24,14 +24,17 @@ _log = structlog.get_logger()
 _WAKE_EVERY_S = 0.005
 _COUNT_EVERY_S = 1.0
 _MOST_LEFT = 10_000
+_NO_PLACES = ("miaas.jobs.none", "miaas.inputs.none")
+"""In the streams of jobs and of inputs; nothing is ever stored there."""
 
 
 class Submitter:
     """The API's side of the work queue; `accepted` counts the jobs that it stored."""
 
-    def __init__(self, connection: Connection, results: Results, accepted: Value) -> None:
+    def __init__(self, connection: Connection, results: Results, retention_s: float, accepted: Value) -> None:
         self._connection = connection
         self._results = results
+        self._retention_s = retention_s
         self._accepted = accepted
         self._bands = Bands()
         self._fresh: set[Lane] = set()
@@ -65,15 +68,21 @@ class Submitter:
             if submission.idempotency is None:
                 place.sequence = await self._store(job)
                 return job.id
-            first = await notes.claim(self._connection, job.client, submission.idempotency, job.id)
-            if first == job.id or not await self._stands(job.client, first):
-                # Whoever claimed the key may have died before the job was stored: its id is good for us.
-                job = job._replace(id=first)
-                place.sequence = await self._store(job, {"Nats-Msg-Id": first})
-            return first
+            return await self._submit_once(job, submission.idempotency, place)
         finally:
             if place.sequence is None:
                 self._bands.leave(place)
+
+    async def _submit_once(self, job: Job, key: IdempotencyKey, place: Place) -> str:
+        first = await notes.claim(self._connection, job.client, key, job.id)
+        if first != job.id and await self._stands(job.client, first):
+            return first
+        if time.time() > submitted_at(first) + self._retention_s:
+            # It may have run, and be forgotten: its id must not come to mean another result.
+            first = await notes.renew(self._connection, job.client, key, first, job.id)
+        # Whoever claimed the key may have died before the job was stored: its id is good for us.
+        place.sequence = await self._store(job._replace(id=first), {"Nats-Msg-Id": first})
+        return first
 
     async def run(self) -> None:
         """Follow what reaches the workers, and take back what was refused; until cancelled."""
@@ -152,6 +161,11 @@ class Submitter:
                 self._bands.delivered(lane, consumer["delivered"]["stream_seq"])
 
     async def _withdraw(self) -> None:
-        while self._left:
+        if not (left := len(self._left)):
+            return
+        # A stream that is behind may store only later what is to be purged now.
+        for subject in _NO_PLACES:
+            await self._connection.settle(subject)
+        for _ in range(left):
             await self._connection.purge(*self._left[0])
             self._left.popleft()

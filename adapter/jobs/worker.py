@@ -5,6 +5,7 @@ stops in between, the message stands, and another worker takes it.
 """
 
 import asyncio
+import math
 import signal
 import socket
 import time
@@ -39,6 +40,14 @@ _PAUSE_S = 0.5
 _FETCH_S = 1.0
 
 
+@dataclass(eq=False, slots=True)
+class _Lent:
+    """What a task works on, and since when: an input may take as long as it needs to be read."""
+
+    delivery: Delivery
+    since: float = math.inf
+
+
 class Worker:
     """Takes jobs while it has free slots and the engine answers, until `stop` is called."""
 
@@ -50,7 +59,7 @@ class Worker:
         self._runner = Runner(dataplane, settings.job_attempts, settings.infer_timeout_s)
         self._stopping = asyncio.Event()
         self._freed = asyncio.Event()
-        self._running: dict[asyncio.Task[None], tuple[Delivery, float]] = {}
+        self._running: dict[asyncio.Task[None], _Lent] = {}
 
     @property
     def stopping(self) -> bool:
@@ -91,21 +100,22 @@ class Worker:
             await self._give_back(deliveries)
             return
         for delivery in deliveries:
-            task = asyncio.create_task(self._turn(delivery))
-            self._running[task] = (delivery, time.monotonic())
+            lent = _Lent(delivery)
+            task = asyncio.create_task(self._turn(lent))
+            self._running[task] = lent
             task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
         self._freed.set()
 
-    async def _turn(self, delivery: Delivery) -> None:
-        with Turn(delivery, self._settings.access_log_sample) as turn:
-            turn.outcome = await self._work(delivery)
+    async def _turn(self, lent: _Lent) -> None:
+        with Turn(lent.delivery, self._settings.access_log_sample) as turn:
+            turn.outcome = await self._work(lent)
 
-    async def _work(self, delivery: Delivery) -> Outcome:
+    async def _work(self, lent: _Lent) -> Outcome:
         """Run one job to its end, or give it back."""
-        job = delivery.job
+        delivery, job = lent.delivery, lent.delivery.job
         if delivery.deliveries == 1 and not job.replaces:
             waited = self._metrics.stage_seconds.labels("job_wait", job.request.model_name)
             waited.observe(max(0.0, time.time() - job.submitted))
@@ -113,7 +123,10 @@ class Worker:
             # Its last worker may have died, or lost NATS, between the result and the acknowledgement.
             if delivery.deliveries > 1 and await delivery.settled():
                 return "settled"
-            outcome = await self._runner.run(delivery)
+            outcome = await self._runner.read(delivery)
+            if outcome is None:
+                lent.since = time.monotonic()
+                outcome = await self._runner.run(delivery)
             if isinstance(outcome, Retry):
                 await delivery.give_back(outcome.delay_s, excused=outcome.excused)
                 self._metrics.jobs.labels("given_back").inc()
@@ -166,10 +179,10 @@ class Worker:
         longest_s = self._settings.infer_timeout_s + self._settings.ack_wait_s
         while True:
             await asyncio.sleep(self._settings.ack_wait_s / 3)
-            for delivery, since in list(self._running.values()):
-                if time.monotonic() - since < longest_s:
+            for lent in list(self._running.values()):
+                if time.monotonic() - lent.since < longest_s:
                     with suppress(AdapterError):
-                        await delivery.extend()
+                        await lent.delivery.extend()
 
     async def _drain(self) -> None:
         if self._running:
@@ -177,7 +190,7 @@ class Worker:
         left = list(self._running.items())
         for task, _ in left:
             task.cancel()
-        await self._give_back([delivery for _, (delivery, _) in left])
+        await self._give_back([lent.delivery for _, lent in left])
 
     async def _give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Let others have at once what this worker will not run."""

@@ -23,6 +23,7 @@ from adapter.core.types import (
     Submission,
     Tensor,
 )
+from adapter.jobs.delivery import JetStreamDelivery
 from adapter.jobs.jetstream import JetStreamQueue
 from adapter.nats import NatsConnection
 from adapter.settings import Settings
@@ -140,6 +141,13 @@ async def ready(found: JetStreamQueue, within_s: float = 30) -> None:
                 return await found.ping()
             except Exception:
                 await asyncio.sleep(0.02)
+
+
+async def lend(found: JetStreamQueue, most: int, wait_s: float) -> list[JetStreamDelivery]:
+    """Jobs that were read, as a worker reads them."""
+    deliveries = list(await found.fetch(most, wait_s))
+    await asyncio.gather(*(delivery.read() for delivery in deliveries))
+    return deliveries
 
 
 def submission(value: bytes = b"\0\0\0\0", client: str = "alice", key: str = "", **more: Any) -> Submission:

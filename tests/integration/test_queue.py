@@ -13,7 +13,7 @@ from adapter.core.types import JobError
 from adapter.jobs import jetstream, messages
 from adapter.jobs.delivery import JetStreamDelivery
 from adapter.jobs.runner import failure
-from tests.integration.nats import Nats, answer, output, queue, submission
+from tests.integration.nats import Nats, answer, lend, output, queue, submission
 
 
 def test_a_job_goes_its_way(shared_nats: Nats) -> None:
@@ -22,7 +22,7 @@ def test_a_job_goes_its_way(shared_nats: Nats) -> None:
             job_id = await found.submit(submission(b"\1\2"))
             waiting = await found.status("alice", job_id)
             assert (waiting.id, waiting.model, waiting.result) == (job_id, "m", None)
-            [delivery] = await found.fetch(5, 1)
+            [delivery] = await lend(found, 5, 1)
             assert delivery.job.id == job_id
             assert delivery.job.client == "alice"
             assert bytes(delivery.job.request.inputs[0].data) == b"\1\2"
@@ -32,7 +32,7 @@ def test_a_job_goes_its_way(shared_nats: Nats) -> None:
             ended = await found.status("alice", job_id)
             assert output(ended.result) == b"done"
             assert ended.timestamp >= ended.submitted == waiting.submitted
-            assert await found.fetch(5, 0) == []
+            assert await lend(found, 5, 0) == []
             # Another's, unknown, and no ids at all: none of them exists.
             for client, other in (
                 ("bob", job_id),
@@ -53,7 +53,7 @@ def test_the_first_result_stands(shared_nats: Nats) -> None:
     async def check() -> None:
         async with queue(shared_nats.url) as found:
             job_id = await found.submit(submission())
-            [delivery] = await found.fetch(1, 1)
+            [delivery] = await lend(found, 1, 1)
             await delivery.finish(answer(delivery.job, b"first"))
             await delivery.finish(answer(delivery.job, b"second"))
             assert output((await found.status("alice", job_id)).result) == b"first"
@@ -67,7 +67,7 @@ def test_names_of_clients_never_become_subjects(shared_nats: Nats) -> None:
         async with queue(shared_nats.url) as found:
             for client in ("*", ">", "a.b", "ä\n\r\0", ""):
                 job_id = await found.submit(submission(client=client))
-                [delivery] = await found.fetch(1, 1)
+                [delivery] = await lend(found, 1, 1)
                 assert delivery.job.client == client
                 await delivery.finish(answer(delivery.job))
                 assert (await found.page(client, 10)).jobs[0].id == job_id
@@ -86,16 +86,16 @@ def test_what_waits_is_cancelled_and_what_has_ended_is_not(shared_nats: Nats) ->
                 assert ended
                 assert cancelled.result is not None
                 assert cancelled.result.outcome == JobError("cancelled", "the request was cancelled")
-                assert await found.fetch(1, 0.1) == []
+                assert await lend(found, 1, 0.1) == []
                 assert await found.cancel("alice", job_id) == (cancelled, False)
             job_id = await found.submit(submission())
-            [delivery] = await found.fetch(1, 1)
+            [delivery] = await lend(found, 1, 1)
             assert await delivery.finish(answer(delivery.job))
             done, ended = await found.cancel("alice", job_id)
             assert (output(done.result), ended) == (b"done", False)
             # One that runs when it is cancelled ends as cancelled, whatever its worker says.
             job_id = await found.submit(submission())
-            [delivery] = await found.fetch(1, 1)
+            [delivery] = await lend(found, 1, 1)
             assert (await found.cancel("alice", job_id))[1]
             assert not await delivery.finish(answer(delivery.job))
             last = (await found.status("alice", job_id)).result
@@ -134,7 +134,7 @@ def test_a_list_is_newest_first_in_pages(own_nats: Nats) -> None:
         async with queue(own_nats.url) as found:
             ids = [await found.submit(submission(priority=n % 4)) for n in range(25)]
             await found.submit(submission(client="bob"))
-            for delivery in await found.fetch(7, 1):
+            for delivery in await lend(found, 7, 1):
                 await delivery.finish(answer(delivery.job))
             ids.reverse()
             seen, cursor = [], ""
@@ -157,12 +157,12 @@ def test_a_silent_worker_loses_its_job_and_a_keeping_one_does_not(own_nats: Nats
     async def check() -> None:
         async with queue(own_nats.url, ack_wait_s=3) as found:
             kept, lost = await found.submit(submission()), await found.submit(submission())
-            mine = {delivery.job.id: delivery for delivery in await found.fetch(2, 1)}
+            mine = {delivery.job.id: delivery for delivery in await lend(found, 2, 1)}
             again: list[JetStreamDelivery] = []
             async with asyncio.timeout(60):
                 while len(again) < 2:
                     await mine[kept].extend()
-                    again += await found.fetch(2, 0.3)
+                    again += await lend(found, 2, 0.3)
             assert {delivery.job.id for delivery in again} == {lost}
             assert [delivery.attempt for delivery in again] == [2, 3]
             await again[-1].finish(answer(again[-1].job, b"second"))
@@ -180,13 +180,13 @@ def test_an_excused_delivery_is_no_attempt(shared_nats: Nats) -> None:
         async with queue(shared_nats.url) as found:
             await found.submit(submission())
             for deliveries, attempt, excused in ((1, 1, True), (2, 1, False), (3, 2, True), (4, 2, True)):
-                [delivery] = await found.fetch(1, 2)
+                [delivery] = await lend(found, 1, 2)
                 assert (delivery.deliveries, delivery.attempt) == (deliveries, attempt)
                 await delivery.give_back(0, excused=excused)
-            [delivery] = await found.fetch(1, 2)
+            [delivery] = await lend(found, 1, 2)
             given_back = time.monotonic()
             await delivery.give_back(1, excused=False)
-            [delivery] = await found.fetch(1, 10)
+            [delivery] = await lend(found, 1, 10)
             assert time.monotonic() - given_back >= 1
             assert (delivery.deliveries, delivery.attempt) == (6, 3)
             await delivery.finish(answer(delivery.job))
@@ -198,7 +198,7 @@ def test_a_result_is_forgotten_after_its_time(own_nats: Nats) -> None:
     async def check() -> None:
         async with queue(own_nats.url, result_retention_s=1) as found:
             job_id = await found.submit(submission())
-            [delivery] = await found.fetch(1, 1)
+            [delivery] = await lend(found, 1, 1)
             await delivery.finish(answer(delivery.job))
             assert (await found.status("alice", job_id)).result is not None
             async with asyncio.timeout(10):
@@ -215,7 +215,7 @@ def test_the_input_of_a_failed_job_is_kept(shared_nats: Nats) -> None:
         async with queue(shared_nats.url) as found:
             for size in (10, 9_000_000):
                 await found.submit(submission(bytes(size)))
-                [delivery] = await found.fetch(1, 1)
+                [delivery] = await lend(found, 1, 1)
                 await delivery.finish(failure(delivery.job, "inference_failed", "no"))
                 stored = await found._results.find("alice", delivery.job.id, direct=True)
                 assert stored is not None
@@ -232,10 +232,10 @@ def test_a_job_whose_input_is_gone_says_so(own_nats: Nats) -> None:
         async with queue(own_nats.url) as found:
             await found.submit(submission(bytes(9_000_000)))
             await found._connection.purge("MIAAS_INPUTS", "miaas.inputs.>")
-            [delivery] = await found.fetch(1, 1)
-            assert delivery.lost == JobError("internal", "the request's input is not there any more")
-            assert await delivery.finish(failure(delivery.job, "internal", "gone"))
-            assert await found.fetch(1, 0.1) == []
+            [delivery] = await lend(found, 1, 1)
+            assert delivery.lost == JobError("input_lost", "the request's input is not there any more")
+            assert await delivery.finish(failure(delivery.job, *delivery.lost))
+            assert await lend(found, 1, 0.1) == []
             stored = await found._results.find("alice", delivery.job.id, direct=True)
             assert stored is not None
             assert messages.INPUT not in stored.headers

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from adapter.core.errors import QueueUnavailable
-from adapter.jobs.connection import TIMEOUT_S
+from adapter.jobs.connection import SLOW_TIMEOUT_S, TIMEOUT_S
+from adapter.jobs.jetstream import JetStreamQueue
 from adapter.standalone.network import LOOPBACK
 from tests.integration.nats import Nats, answer, queue, ready, submission
 from tests.integration.proxy import Proxy
@@ -103,6 +104,36 @@ def test_a_connection_is_lost_at_the_moment_of_a_timeout(own_nats: Nats) -> None
             await lost
             with pytest.raises(QueueUnavailable):
                 await call
+
+    asyncio.run(check())
+
+
+def test_what_a_stream_was_too_slow_to_store_does_not_run_later(
+    own_nats: Nats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others sent so much that JetStream answers too late: what was refused then is stored all the same."""
+    monkeypatch.setattr("adapter.jobs.connection.TIMEOUT_S", 0.02)
+    monkeypatch.setattr("adapter.jobs.submitting._COUNT_EVERY_S", 0.02)
+    others = 8000
+
+    async def stored(found: JetStreamQueue, pattern: str) -> int:
+        content = {"subjects_filter": pattern}
+        info = await found._connection.api("STREAM.INFO.MIAAS_JOBS", content, SLOW_TIMEOUT_S)
+        return len(info["state"].get("subjects") or {})
+
+    async def check() -> None:
+        async with queue(own_nats.url) as found, queue(own_nats.url) as flood:
+            for number in range(others):
+                await flood._connection.send(f"miaas.jobs.normal.0.others.{number}", bytes(1000))
+            await flood._connection._nats.flush(30)
+            submits = (found.submit(submission()) for _ in range(3))
+            refused = await asyncio.gather(*submits, return_exceptions=True)
+            assert [type(error) for error in refused] == [QueueUnavailable] * 3
+            async with asyncio.timeout(30):
+                while found._submitter._left:  # noqa: ASYNC110 - nothing tells when they go
+                    await asyncio.sleep(0.05)
+            await flood._connection.settle("miaas.jobs.none")
+            assert await stored(flood, "miaas.jobs.>") == others
 
     asyncio.run(check())
 

@@ -4,10 +4,8 @@ import asyncio
 
 import pytest
 
-from adapter.core.errors import (
-    IdempotencyConflict,
-    QueueFull,
-)
+from adapter.core.errors import IdempotencyConflict, JobNotFound, QueueFull
+from adapter.jobs.jetstream import JetStreamQueue
 from tests.integration.nats import Nats, answer, queue, submission
 
 
@@ -49,5 +47,34 @@ def test_a_key_whose_job_was_never_stored_is_used_again(own_nats: Nats) -> None:
             await delivery.finish(answer(delivery.job))
             job_id = await found.submit(submission(key="k"))
             assert [delivery.job.id for delivery in await found.fetch(5, 1)] == [job_id]
+
+    asyncio.run(check())
+
+
+def test_a_key_that_outlives_its_result_means_a_new_request(own_nats: Nats) -> None:
+    """Under an id of its own: the first one never comes to mean another result."""
+
+    async def forgotten(found: JetStreamQueue, job_id: str) -> bool:
+        try:
+            await found.status("alice", job_id)
+        except JobNotFound:
+            return True
+        return False
+
+    async def check() -> None:
+        async with queue(own_nats.url, result_retention_s=1) as one:
+            first = await one.submit(submission(key="k"))
+            [delivery] = await one.fetch(1, 1)
+            await delivery.finish(answer(delivery.job))
+            async with asyncio.timeout(20):
+                while not await forgotten(one, first):  # noqa: ASYNC110 - nothing tells when it expires
+                    await asyncio.sleep(0.05)
+            [second] = set(await asyncio.gather(*(one.submit(submission(key="k")) for _ in range(20))))
+            assert second != first
+            [delivery] = await one.fetch(5, 1)
+            assert delivery.job.id == second
+            assert await forgotten(one, first)
+            with pytest.raises(IdempotencyConflict):
+                await one.submit(submission(b"other", key="k"))
 
     asyncio.run(check())

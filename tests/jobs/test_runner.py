@@ -18,6 +18,7 @@ from adapter.core.errors import (
     ModelCrashed,
     ModelGone,
     ModelNotReady,
+    QueueUnavailable,
 )
 from adapter.core.types import (
     InferRequest,
@@ -89,6 +90,11 @@ class Delivery:
         self.job = Job(name, "c", request, "names", False, now, now + left_s)
         self.deliveries = self.attempt = attempt
         self.lost: JobError | None = None
+        self.unreadable = False
+
+    async def read(self) -> None:
+        if self.unreadable:
+            raise QueueUnavailable("no answer")
 
     async def extend(self) -> None: ...
 
@@ -181,10 +187,27 @@ def test_past_its_deadline_a_job_does_not_run() -> None:
 
 def test_a_job_whose_input_is_gone_fails() -> None:
     delivery = Delivery("a")
-    delivery.lost = JobError("internal", "the request's input is not there any more")
+    delivery.lost = JobError("input_lost", "the request's input is not there any more")
     outcome = run(Engine(), delivery)
     assert isinstance(outcome, JobResult)
     assert outcome.outcome == delivery.lost
+
+
+def test_a_job_that_cannot_be_read_comes_again_until_its_deadline() -> None:
+    async def read(delivery: Delivery) -> JobResult | Retry | None:
+        return await runner(Engine()).read(delivery)
+
+    delivery = Delivery("a", 7)
+    assert asyncio.run(read(delivery)) is None
+    delivery.unreadable = True
+    assert asyncio.run(read(delivery)) == Retry(30.0, excused=True)
+    late = Delivery("a", 7, left_s=-1)
+    late.unreadable = True
+    outcome = asyncio.run(read(late))
+    assert isinstance(outcome, JobResult)
+    assert outcome.outcome == JobError(
+        "deadline_exceeded", "the deadline passed before the request could be read: no answer"
+    )
 
 
 def test_a_job_that_killed_its_workers_does_not_run_again() -> None:

@@ -32,6 +32,8 @@ class Lent:
         self.given_back: list[tuple[float, bool]] = []
         self.returned = asyncio.Event()
 
+    async def read(self) -> None: ...
+
     async def extend(self) -> None: ...
 
     async def settled(self) -> bool:
