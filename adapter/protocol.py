@@ -34,6 +34,8 @@ _log = structlog.get_logger()
 
 MOST_HEADER_BYTES = 32 << 10
 """Of a request, and as many of what comes between the pieces of a body, or behind it."""
+MOST_WAITING = 100
+"""Requests behind the one that is being answered."""
 MOST_UNREAD_BYTES = 256 << 10
 """Of a body, before no more of it is read from the connection."""
 
@@ -133,6 +135,9 @@ class HttpProtocol(PatientProtocol):
             self._refuse_headers()
         elif not is_well_formed(version, self.headers):
             self._refuse_malformed()
+        elif len(self.pipeline) >= MOST_WAITING:
+            message = f"more than {MOST_WAITING} requests wait on this connection"
+            self._refuse(HTTPStatus.TOO_MANY_REQUESTS, "rate_limited", message)
         elif not self.parser.should_upgrade():
             self._begin(version)
             self._next(in_headers=False)

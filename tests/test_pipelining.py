@@ -173,3 +173,14 @@ def test_time_in_which_nothing_is_read_is_not_the_clients(
         client.sendall(rest)
         assert read_answers(client) == [(200, "/later"), (200, "/2"), (200, "/3")]
     assert application.refused == []
+
+
+def test_so_many_requests_may_wait_and_no_more(application: Application) -> None:
+    with connected(application) as (_, client):
+        client.sendall(get("/held") + get("/1") * 10_000)
+        wait_for(lambda: application.refused)
+        application.go_on.set()
+        *answers, last = read_answers(client)
+    assert answers == [(200, "/held"), *[(200, "/1")] * protocol.MOST_WAITING]
+    assert (last[0], "more than 100 requests wait on this connection" in last[1]) == (429, True)
+    assert application.refused == ["rate_limited"]
