@@ -1,17 +1,21 @@
 """Who is really calling, behind proxies that we know: `Forwarded` (RFC 7239) and `X-Forwarded-*`.
 
 A header is believed only as far as trusted proxies wrote it: the chain is read from its end, and the first
-address that is no trusted proxy is the client's, whatever stands before it.
+address that is no trusted proxy is the client's, whatever stands before it. A proxy writes one of the two and
+may pass on what the client put into the other: where they disagree, neither is believed.
 """
 
 import re
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_PAIR = re.compile(r'\s*([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^;,"\s]+)\s*(?:;|\Z)')
-_ELEMENT = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+')
+# Possessive throughout: what a client sends is read once, and not again from each of its places.
+_PAIR = re.compile(r'[ \t]*+(?:([^=;,"\s]++)=("(?:[^"\\]|\\.)*+"|[^;,"\s]++))?+[ \t]*+([;,]|\Z)')
+
+Hop = tuple[str | None, str | None]
+"""The address and the scheme that a proxy was called from and by; None for what it does not tell."""
 
 
 class Networks:
@@ -24,11 +28,9 @@ class Networks:
 
     def __contains__(self, address: str) -> bool:
         try:
-            ip = ip_address(address)
+            ip = _plain(ip_address(address))
         except ValueError:
             return False
-        if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
-            ip = ip.ipv4_mapped
         return any(ip in network for network in self._networks)
 
     def __bool__(self) -> bool:
@@ -52,29 +54,57 @@ class Forwarded:
                 scope["scheme"] = scheme
         await self._app(scope, receive, send)
 
-    def _origin(self, headers: Headers) -> tuple[str | None, str | None]:
+    def _origin(self, headers: Headers) -> Hop:
         """The client's address and scheme, as the nearest hops that are trusted tell them."""
-        hops = _forwarded(headers.getlist("forwarded"))
-        if not hops:
-            addresses = _listed(headers.getlist("x-forwarded-for"))
-            schemes = _listed(headers.getlist("x-forwarded-proto"))
-            # One scheme for the whole way, or one for each hop.
-            scheme = schemes[-1].lower() if schemes else None
-            hops = [(_bare(address), scheme) for address in addresses] or [(None, scheme)]
+        chains = _forwarded(headers.getlist("forwarded")), _x_forwarded(headers)
+        told = [self._nearest(hops) for hops in chains if hops]
+        addresses = {address for address, _ in told}
+        schemes = {scheme for _, scheme in told if scheme}
+        return (
+            addresses.pop() if len(addresses) == 1 else None,
+            schemes.pop() if len(schemes) == 1 else None,
+        )
+
+    def _nearest(self, hops: list[Hop]) -> Hop:
         for address, scheme in reversed(hops):
             if address is None or address not in self._trusted:
                 return address, scheme
         return hops[0]
 
 
-def _forwarded(values: list[str]) -> list[tuple[str | None, str | None]]:
-    """RFC 7239: the `for` and `proto` of every hop; a hop that says nothing readable hides its client."""
-    hops = []
-    for element in (match[0] for value in values for match in _ELEMENT.finditer(value)):
-        pairs = {name.lower(): text for name, text in _PAIR.findall(element)}
-        scheme = pairs.get("proto", "").strip('"').lower() or None
-        hops.append((_bare(pairs.get("for", "").strip('"')), scheme))
-    return hops
+def _forwarded(values: list[str]) -> list[Hop]:
+    """RFC 7239: every hop; one that says nothing readable, or stands beside such, hides its client."""
+    return [hop for value in values for hop in _elements(value)]
+
+
+def _elements(value: str) -> list[Hop]:
+    elements: list[dict[str, str]] = [{}]
+    position = 0
+    while position < len(value):
+        pair = _PAIR.match(value, position)
+        if pair is None:
+            # What a client wrote in front may be an open quote, with the proxy's own words in it.
+            return [(None, None)]
+        name, text, end = pair.groups(default="")
+        if name:
+            elements[-1][name.lower()] = text.strip('"')
+        if end == ",":
+            elements.append({})
+        position = pair.end()
+    return [_hop(pairs) for pairs in elements if pairs]
+
+
+def _hop(pairs: dict[str, str]) -> Hop:
+    return _bare(pairs.get("for", "")), pairs.get("proto", "").lower() or None
+
+
+def _x_forwarded(headers: Headers) -> list[Hop]:
+    addresses = _listed(headers.getlist("x-forwarded-for"))
+    schemes = _listed(headers.getlist("x-forwarded-proto"))
+    # One scheme for the whole way, or one for each hop.
+    scheme = schemes[-1].lower() if schemes else None
+    hops: list[Hop] = [(_bare(address), scheme) for address in addresses]
+    return hops or ([(None, scheme)] if scheme else [])
 
 
 def _listed(values: list[str]) -> list[str]:
@@ -87,6 +117,11 @@ def _bare(node: str) -> str | None:
     if host.count(":") == 1:
         host = host.partition(":")[0]
     try:
-        return str(ip_address(host))
+        return str(_plain(ip_address(host)))
     except ValueError:
         return None
+
+
+def _plain(ip: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """An IPv4 address as such, where it comes in IPv6's clothes."""
+    return (ip.ipv4_mapped if isinstance(ip, IPv6Address) else None) or ip

@@ -9,6 +9,7 @@ import asyncio
 import math
 import time
 from contextlib import suppress
+from ipaddress import IPv6Address
 
 from adapter.core.errors import Unavailable
 from adapter.core.metrics import Metrics
@@ -100,6 +101,7 @@ class SharedRateLimiter:
         if self._limit == 0:
             return None
         now = time.monotonic()
+        address = _site(address)
         # The address that failed last stands last.
         window = self._failures.pop(address) if address in self._failures else SlidingWindow()
         self._failures[address] = window
@@ -205,3 +207,12 @@ class SharedRateLimiter:
             account.client, min(account.debt, account.own.total) if same else account.own.total
         )
         account.before, account.share, account.debt = None, None, 0
+
+
+def _site(address: str) -> str:
+    """What one host may have to itself: an IPv4 address, or an IPv6 network of 64 bits (RFC 6177)."""
+    try:
+        ip = IPv6Address(address)
+    except ValueError:
+        return address
+    return str(ip.ipv4_mapped or f"{int(ip) >> 64:x}::/64")

@@ -1,6 +1,7 @@
 """Whose address and scheme counts behind proxies."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -50,16 +51,48 @@ XFF, XFP, F = "X-Forwarded-For", "X-Forwarded-Proto", "Forwarded"
             ("198.51.100.9", "https"),
         ),
         ("10.1.1.1", [(F, "for=198.51.100.9, for=_hidden;proto=https")], ("10.1.1.1", "https")),
-        # The standard's header goes before the older ones.
-        ("10.1.1.1", [(F, "for=198.51.100.9"), (XFF, "198.51.100.8")], ("198.51.100.9", "http")),
+        # Of two stories one is the client's own: a proxy that writes one passes on the other as it came.
+        ("10.1.1.1", [(F, "for=198.51.100.9"), (XFF, "198.51.100.8")], ("10.1.1.1", "http")),
+        ("10.1.1.1", [(F, "for=198.51.100.9;proto=https"), (XFP, "http")], ("10.1.1.1", "http")),
+        (
+            "10.1.1.1",
+            [(F, "for=127.0.0.1, for=198.51.100.9;proto=https"), (XFF, "198.51.100.9"), (XFP, "https")],
+            ("198.51.100.9", "https"),
+        ),
+        (
+            "10.1.1.1",
+            [(F, "for=198.51.100.9"), (XFF, "198.51.100.9"), (XFP, "https")],
+            ("198.51.100.9", "https"),
+        ),
         ("10.1.1.1", [(XFF, ", ,"), (XFP, "gopher")], ("10.1.1.1", "http")),
         ("10.1.1.1", [(F, '";;==,"')], ("10.1.1.1", "http")),
+        # A quote that the client left open does not swallow what the proxy appended.
+        ("10.1.1.1", [(F, 'for=127.0.0.1;x=", for="[2001:db8::9]:47"')], ("10.1.1.1", "http")),
+        ("10.1.1.1", [(F, 'for=127.0.0.1;x="'), (F, 'for="[2001:db8::9]:47"')], ("2001:db8::9", "http")),
+        ("10.1.1.1", [(F, r'for="10.2.2.2\"", for=198.51.100.9 ;by=_x;')], ("198.51.100.9", "http")),
+        ("10.1.1.1", [(F, "for=198.51.100.9,, ,")], ("198.51.100.9", "http")),
+        ("10.1.1.1", [(F, "for=198.51.100.9 for=127.0.0.1")], ("10.1.1.1", "http")),
+        ("10.1.1.1", [(F, "")], ("10.1.1.1", "http")),
+        ("10.1.1.1", [(XFF, "::ffff:198.51.100.9")], ("198.51.100.9", "http")),
     ],
 )
 def test_the_client_is_the_last_one_that_is_no_proxy_of_ours(
     peer: str, headers: list[tuple[str, str]], expected: tuple[str, str]
 ) -> None:
     assert seen(peer, *headers) == expected
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", " ", ";", ",", "=", '"', "\\", 'for="a', "for=1,", " ;", "a=b ", 'a="\\"', "a=b;", "::"]
+)
+def test_reading_a_header_takes_no_longer_than_it_is_long(piece: str) -> None:
+    text = piece * (32_000 // len(piece))
+    began = time.process_time()
+    for value in (text, f"for={text}", f'for="{text}', f'for="{text}"'):
+        for name in (F, XFF):
+            seen("10.1.1.1", (name, value))
+    # Read again from each place it took seconds.
+    assert time.process_time() - began < 2
 
 
 def test_what_is_no_network_is_refused() -> None:

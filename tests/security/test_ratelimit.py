@@ -283,6 +283,17 @@ def test_failed_authentications_are_limited_per_address(clock: Clock) -> None:
     assert again.granted
 
 
+def test_a_host_with_many_addresses_is_one_that_fails(clock: Clock) -> None:
+    [limiter] = limiters(None, 1, limit=10)
+
+    def granted(*addresses: str) -> list[bool]:
+        return [quota.granted for address in addresses if (quota := limiter.failed(address))]
+
+    assert granted(*(f"2001:db8::{n:x}:1" for n in range(12))) == [True] * 10 + [False] * 2
+    assert granted("2001:db8:0:1::1", "fe80::1%eth0") == [True, True]
+    assert granted(*["192.0.2.1"] * 6, *["::ffff:192.0.2.1"] * 6) == [True] * 10 + [False] * 2
+
+
 def test_addresses_and_clients_are_bounded(clock: Clock) -> None:
     async def test() -> None:
         [limiter] = limiters(None, 1)
