@@ -31,6 +31,11 @@ _MOST_BYTES = 1 << 20
 _LEAST_RSA_BITS = 2048
 _KINDS = {"RS256": "RSA", "ES256": "EC", "EdDSA": "OKP"}
 _CURVES = {"ES256": "P-256", "EdDSA": "Ed25519"}
+_UNUSABLE = (
+    *(httpx.HTTPError, httpx.InvalidURL, TimeoutError),
+    *(ValueError, KeyError, TypeError, AttributeError),
+)
+"""What comes of an issuer that does not answer, and of documents that are not what they should be."""
 
 
 class IssuerKeys:
@@ -42,7 +47,7 @@ class IssuerKeys:
     def __init__(self, issuer: str, max_age_s: float) -> None:
         self._issuer = issuer
         self._max_age_s = max_age_s
-        self._keys: dict[str, dict[str, Any]] = {}
+        self._keys: list[dict[str, Any]] = []
         self._fetched = -max_age_s
         self._next_try = 0.0
         self._next_for_unknown = 0.0
@@ -93,21 +98,21 @@ class IssuerKeys:
         if self._keys and now - self._fetched > _FRESH_S and now >= self._next_try:
             self._start_fetch()
 
-    def _current(self) -> dict[str, dict[str, Any]]:
-        return self._keys if time.monotonic() - self._fetched < self._max_age_s else {}
+    def _current(self) -> list[dict[str, Any]]:
+        return self._keys if time.monotonic() - self._fetched < self._max_age_s else []
 
     def _suitable(self, key_id: str, algorithm: str) -> jwt.PyJWK | None:
-        keys = self._current()
         fitting = [
             key
-            for name, key in keys.items()
+            for key in self._current()
             if key.get("kty") == _KINDS[algorithm]
             and key.get("use", "sig") == "sig"
             and key.get("alg", algorithm) == algorithm
             and key.get("crv") == _CURVES.get(algorithm)
-            and (name == key_id or not key_id)
+            and (key.get("kid") == key_id or not key_id)
         ]
-        if len(fitting) != 1:
+        # Keys of several kinds may have one id, and one key may be listed twice (RFC 7517, 4.5).
+        if not fitting or any(key != fitting[0] for key in fitting):
             return None
         try:
             key = jwt.PyJWK(fitting[0], algorithm)
@@ -134,13 +139,15 @@ class IssuerKeys:
                 raise ValueError(f"the document is about {str(document.get('issuer'))[:200]!r}")
             _check_url(document["jwks_uri"])
             listed = (await _get(document["jwks_uri"]))["keys"]
-            keys = {str(key.get("kid", "")): key for key in listed if isinstance(key, dict)}
+            keys = [key for key in listed if isinstance(key, dict)]
             if keys != self._keys:
                 self._keys = keys
                 self._version += 1
+            if not keys:
+                raise ValueError("it lists no keys")
             self._fetched = time.monotonic()
-            _log.info("issuer's keys fetched", issuer=self._issuer, keys=sorted(self._keys))
-        except (httpx.HTTPError, TimeoutError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _log.info("issuer's keys fetched", issuer=self._issuer, keys=[key.get("kid") for key in keys])
+        except _UNUSABLE as error:
             self._next_try = time.monotonic() + _RETRY_S
             _log.warning("issuer's keys not fetched", issuer=self._issuer, reason=repr(error)[:500])
         finally:

@@ -69,7 +69,7 @@ class TokenVerifier:
         except (jwt.PyJWTError, ValueError):
             raise InvalidCredentials("neither an API key nor a JWT") from None
         algorithm, key_id = header.get("alg"), header.get("kid", "")
-        if algorithm not in self._algorithms:
+        if not isinstance(algorithm, str) or algorithm not in self._algorithms:
             raise InvalidCredentials("the token's algorithm is not accepted")
         if "crit" in header:  # RFC 7515, 4.1.11: what is not understood is refused, and we understand none
             raise InvalidCredentials("the token's crit header is not understood")
@@ -86,12 +86,12 @@ class TokenVerifier:
                 leeway=_SKEW_S,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
+            return _Verified(_client(claims), _expiry(claims), self._keys.version())
         except (jwt.PyJWTError, ValueError, ArithmeticError, TypeError) as error:
             # Beside its own errors the library lets those of odd numbers through (an infinite exp).
             expired = isinstance(error, jwt.ExpiredSignatureError)
             kind = ExpiredCredentials if expired else InvalidCredentials
             raise kind(f"the token is not valid: {_reason(error)}") from None
-        return _Verified(_client(claims), _expiry(claims), self._keys.version())
 
 
 def _reason(error: Exception) -> str:

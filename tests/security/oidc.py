@@ -51,15 +51,23 @@ class Provider:
         self.fetches: list[str] = []
         self.broken = False
         self.issuer_says: str | None = None
+        self.instead: dict[str, tuple[int, dict[str, str], bytes]] = {}
+        """Path → what is answered there instead: status, headers, body."""
+        self.goes_on = threading.Event()
+        """It answers while this is set."""
+        self.goes_on.set()
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 provider.fetches.append(self.path)
-                body = json.dumps(provider.answer(self.path)).encode()
-                self.send_response(500 if provider.broken else 200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
+                provider.goes_on.wait()
+                good = 200, {}, json.dumps(provider.answer(self.path)).encode()
+                status, headers, body = provider.instead.get(self.path, good)
+                self.send_response(500 if provider.broken else status)
+                headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
+                for name, value in headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
 
