@@ -40,7 +40,7 @@ def create(
         str | None, typer.Option(help="When it ends: 90d, 12h, 30m, 45s from now, or an ISO 8601 time.")
     ] = None,
     rate_limit: Annotated[
-        int | None, typer.Option(min=0, help="Its own requests per minute; 0 is no limit.")
+        int | None, typer.Option(min=0, max=10**9, help="Its own requests per minute; 0 is no limit.")
     ] = None,
     state_dir: StateDir = None,
     as_json: AsJson = False,

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 
@@ -24,6 +25,8 @@ MOST_LIVE_KEYS = 2
 _FORM = re.compile(r"miaas_([0-9a-f]{16})_([0-9A-Za-z_-]{43})\Z")
 # No colon: the clients of access tokens hold one.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}\Z")
+_LAST_S = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+"""No date can be told of a key that ends later."""
 _RELOAD_S = 1.0
 _NOBODY = b"\0" * 32
 _UNKNOWN = "the API key is not known, or not valid any more"
@@ -96,6 +99,8 @@ class KeyStore:
         now = time.time()
         if expires is not None and expires <= now:
             raise ChangeRefused("the key would have expired already")
+        if expires is not None and expires > _LAST_S:
+            raise ChangeRefused("a key ends in the year 9999 at the latest")
         with self._file.changing("created") as change:
             _check_room(change.keys, name, now)
             new, stored = _make(change.secret, name, wanted, expires, rate_per_minute)
@@ -129,9 +134,9 @@ class KeyStore:
             old = found[0]
             if overlap_s > 0:
                 _check_room(change.keys, old.name, now)
-            expires = None if old.expires is None else now + (old.expires - old.created)
+            expires = None if old.expires is None else min(_LAST_S, now + (old.expires - old.created))
             new, stored = _make(change.secret, old.name, old.scopes, expires, old.rate_per_minute)
-            ends = now + overlap_s if old.expires is None else min(old.expires, now + overlap_s)
+            ends = min(old.expires or _LAST_S, now + overlap_s)
             change.put(stored)
             if overlap_s > 0:
                 change.put(replace(old, expires=ends))

@@ -58,6 +58,7 @@ def test_for_people_the_key_alone_is_on_standard_output(tmp_path: Path) -> None:
             2,
             "not a duration like 90d, nor an ISO 8601 time: 'soon'\n",
         ),
+        (("create", "x", "--expires", "900000000d"), 1, "a key ends in the year 9999 at the latest\n"),
         (("rotate", "x", "--overlap", "1w"), 2, "not a duration like 30m, 12h or 7d: '1w'\n"),
     ],
 )

@@ -106,6 +106,7 @@ def test_a_key_that_expires(path: Path, clock: list[float]) -> None:
         ("alice", [], None),
         ("alice", ["infer", "root"], None),
         ("alice", ["infer"], 1.0),
+        ("alice", ["infer"], 253_402_300_800.0),
     ],
 )
 def test_keys_that_cannot_be(path: Path, name: str, scopes: list[str], expires: float | None) -> None:
@@ -139,6 +140,15 @@ def test_rotation_keeps_the_client_and_lets_the_old_key_run_out(path: Path, cloc
     clock[0] = 63
     assert refused(store, new.key)
     assert not refused(store, last.key)
+
+
+def test_no_key_ends_later_than_a_date_can_tell(path: Path, clock: list[float]) -> None:
+    store = KeyStore(path)
+    last = 253_402_214_400.0
+    store.create("alice", ["infer"], expires=last)
+    clock[0] = 60
+    assert store.rotate("alice", overlap_s=1e12).expires == last
+    assert [key.expires for key in store.all()] == [last, last]
 
 
 def test_revocation_reaches_other_processes_within_five_seconds(path: Path, clock: list[float]) -> None:
