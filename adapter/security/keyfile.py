@@ -41,7 +41,7 @@ class StoredKey:
 class Content:
     """The keys by id, and the key of their digests."""
 
-    secret: bytes
+    secret: bytes = field(repr=False)
     keys: dict[str, StoredKey]
 
 
@@ -49,7 +49,7 @@ class Content:
 class Change:
     """Keys while they are being changed."""
 
-    secret: bytes
+    secret: bytes = field(repr=False)
     keys: dict[str, StoredKey]
     touched: list[StoredKey] = field(default_factory=list)
 

@@ -5,7 +5,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -42,7 +42,7 @@ class NewKey:
 
     id: str
     name: str
-    key: str
+    key: str = field(repr=False)
     scopes: tuple[str, ...]
     expires: float | None
     rate_per_minute: int | None = None

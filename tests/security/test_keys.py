@@ -13,7 +13,7 @@ import pytest
 
 from adapter.core.errors import InvalidCredentials
 from adapter.core.types import Client
-from adapter.security.keyfile import KeyFileError
+from adapter.security.keyfile import KeyFile, KeyFileError
 from adapter.security.keys import ChangeRefused, KeyStore
 
 
@@ -56,6 +56,15 @@ def test_a_key_has_256_bits_and_only_its_digest_is_kept(path: Path) -> None:
         if file.suffix != ".lock":
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_what_holds_a_secret_does_not_show_it(path: Path) -> None:
+    new = KeyStore(path).create("alice", ["infer"])
+    with KeyFile(path).changing("looked at") as change:
+        shown = repr([new, KeyFile(path).read(), change])
+    assert new.id in shown
+    assert new.key.split("_", 2)[2] not in shown
+    assert repr(path.with_suffix(".secret").read_bytes()) not in shown
 
 
 def test_what_is_nearly_a_key_is_none(path: Path) -> None:
