@@ -56,6 +56,8 @@ class KeyStore:
         self._secret = b""
         self._keys: dict[str, StoredKey] = {}
         self._seen: object = None
+        self._told: object = None
+        """The broken file that the log speaks of."""
         self._next_look = 0.0
 
     def authenticate(self, key: str) -> Client:
@@ -162,7 +164,9 @@ class KeyStore:
         try:
             content = self._file.read()
         except KeyFileError as error:
-            _log.error("key file not readable, the old keys stay", reason=str(error))
+            if stamp != self._told:
+                self._told = stamp
+                _log.error("key file not readable, the old keys stay", reason=str(error))
             return
         self._seen = stamp
         added, removed = content.keys.keys() - self._keys.keys(), self._keys.keys() - content.keys.keys()

@@ -35,7 +35,8 @@ class ServerTls:
         """For connections from now on."""
         self.expires = expiry(settings.tls_cert_file)
         """When the certificate in use ends."""
-        self._seen = self._stamp()
+        self._seen = self._told = self._stamp()
+        """The files in use, and those that the log speaks of."""
 
     async def watch(self) -> None:
         """Look for renewed files without end. Files that do not fit together leave the old ones in use."""
@@ -52,22 +53,25 @@ class ServerTls:
             self.context = _server_context(self._settings)
             self.expires = expiry(self._settings.tls_cert_file)
         except TlsError as error:
-            _log.error("renewed certificate not usable, the old one stays", reason=str(error))
+            # One half may be renewed a moment after the other: they are tried again, and told of once.
+            if stamp != self._told:
+                self._told = stamp
+                _log.error("renewed certificate not usable, the old one stays", reason=str(error))
             return
         self._seen = stamp
         _log.info("certificate renewed", file=str(self._settings.tls_cert_file))
 
-    def _stamp(self) -> list[tuple[int, int] | None]:
+    def _stamp(self) -> list[tuple[int, int, int] | None]:
         files = (self._settings.tls_cert_file, self._settings.tls_key_file, self._settings.tls_client_ca_file)
         return [_stat(file) for file in files]
 
 
-def _stat(file: Path | None) -> tuple[int, int] | None:
+def _stat(file: Path | None) -> tuple[int, int, int] | None:
     try:
         status = os.stat(file) if file else None
     except OSError:
         return None
-    return (status.st_mtime_ns, status.st_ino) if status else None
+    return (status.st_mtime_ns, status.st_ino, status.st_size) if status else None
 
 
 def _server_context(settings: Settings) -> ssl.SSLContext:
