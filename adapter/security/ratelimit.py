@@ -44,7 +44,11 @@ class _Account:
         """What all processes had taken when this one took its lease."""
         self.before: int | None = None
         """The counter at the window's beginning, or earlier."""
+        self.lease_limit = 0
+        """Under which limit it was taken: a client's keys may have several, and a key's may be changed."""
         self.full_until = 0.0
+        self.full_limit = 0
+        """The highest that nothing is left of until then."""
         self.share: float | None = None
         """This process's part of the limit while NATS is away."""
         self.epoch: object = None
@@ -52,6 +56,16 @@ class _Account:
         self.debt = 0
         """What was let through while NATS was away, and not yet told."""
         self.refilling: asyncio.Task[None] | None = None
+
+    def may_spend(self, limit: int, now: float) -> bool:
+        """Whether something is left of the lease for a request under this limit."""
+        if self.left <= 0 or now >= self.lease_until:
+            return False
+        return limit >= self.lease_limit or self.used - self.left < limit
+
+    def is_full(self, limit: int, now: float) -> bool:
+        """Whether nothing is to be had under this limit for now."""
+        return now < self.full_until and limit <= self.full_limit
 
 
 class SharedRateLimiter:
@@ -83,7 +97,7 @@ class SharedRateLimiter:
         account = self._accounts.get(client.id) or self._open_account(client.id)
         while True:
             now = time.monotonic()
-            if account.left > 0 and now < account.lease_until:
+            if account.may_spend(limit, now):
                 account.left -= 1
                 account.own.add(now)
                 if account.left <= account.size // 4:
@@ -92,7 +106,7 @@ class SharedRateLimiter:
                 return Quota(limit, max(0, limit - account.used + account.left), WINDOW_S)
             if self._counters is None or not self._counters.available:
                 return self._admit_locally(account, limit, now)
-            if now < account.full_until:
+            if account.is_full(limit, now):
                 return self._refuse(account, limit, math.ceil(account.full_until - now))
             await asyncio.shield(self._refill(account, limit))
 
@@ -164,7 +178,8 @@ class SharedRateLimiter:
     async def _lease(self, account: _Account, limit: int) -> None:
         try:
             now = time.monotonic()
-            if self._counters is not None and self._counters.available and now >= account.full_until:
+            full = account.is_full(limit, now)
+            if self._counters is not None and self._counters.available and not full:
                 await self._take(self._counters, account, limit, now)
         except Unavailable:
             pass  # `admit` looks whether the counters are available
@@ -190,10 +205,12 @@ class SharedRateLimiter:
         account.used = total - wanted + granted - account.before
         account.left = (account.left if now < account.lease_until else 0) + granted
         account.leased, account.lease_until = now, now + _LEASE_S
+        if granted:
+            account.lease_limit = limit
         if granted < wanted:
             account.size = 1
             free_in_s = oldest.expires_in_s if oldest else _ASK_AGAIN_S
-            account.full_until = now + max(0.02, free_in_s)
+            account.full_until, account.full_limit = now + max(0.02, free_in_s), limit
             await counters.add(account.client, granted - wanted)
 
     async def _settle(self, counters: Counters, account: _Account) -> None:

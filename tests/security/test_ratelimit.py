@@ -190,6 +190,35 @@ def test_a_clients_own_rate_goes_before(clock: Clock) -> None:
     run(test())
 
 
+def test_a_rate_that_is_changed_holds_at_once(clock: Clock) -> None:
+    async def test() -> None:
+        targets = limiters(Server(clock), 2)
+        low, high = (Client("alice", rate_per_minute=rate) for rate in (10, 500))
+        assert len(await send(clock, targets, 100, 1, low)) == 10
+        assert 480 <= 10 + len(await send(clock, targets, 1000, 1, high)) <= 500
+        clock.now += 120
+        assert len(await send(clock, targets, 100, 1, high)) == 100
+        assert await send(clock, targets, 100, 1, low) == []
+
+    run(test())
+
+
+def test_two_keys_of_one_client_may_have_rates_of_their_own(clock: Clock) -> None:
+    async def test() -> None:
+        [limiter] = limiters(Server(clock), 1)
+        passed: dict[int, int] = {10: 0, 500: 0}
+        for _ in range(600):
+            for rate in passed:
+                quota = await limiter.admit(Client("alice", rate_per_minute=rate))
+                passed[rate] += quota is not None and quota.granted
+            clock.now += 0.05
+        # What one of them lets through counts for the other.
+        assert passed[10] == 5
+        assert 480 <= sum(passed.values()) <= 500
+
+    run(test())
+
+
 def test_what_is_left_is_told(clock: Clock) -> None:
     async def test() -> None:
         [limiter] = limiters(Server(clock), 1, limit=3)
