@@ -25,6 +25,9 @@ def client(**options: Any) -> Iterator[httpx.Client]:
     Ends the process with one line when they name none, and when it cannot be reached.
     """
     url, key, ca_file = _where(read_settings(**options))
+    if not key.isprintable():
+        # httpx would say so by showing it.
+        fail("the API key holds a line break, or another sign that no key has", 2)
     try:
         trust = ssl.create_default_context(cafile=ca_file)
     except OSError as error:
@@ -100,7 +103,7 @@ def input_data(api: httpx.Client, model: str, file: Path | None) -> str:
 
 def _where(settings: Settings) -> tuple[str, str, str | None]:
     """URL, key and CA file. An `up` tells all three; its key goes nowhere else."""
-    key = settings.key.get_secret_value() if settings.key else ""
+    key = settings.key.get_secret_value().strip() if settings.key else ""
     if key.startswith("@"):
         key = _read_key(Path(key[1:]))
     ca_file = str(settings.ca_file) if settings.ca_file else None

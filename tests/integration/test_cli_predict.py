@@ -169,6 +169,8 @@ def test_url_and_key_may_be_said(up: Up, tmp_path: Path) -> None:
         (["--url", url, "--key", up.facts["api_key"]], {}),
         (["--url", url, "--key", f"@{key_file}"], {}),
         ([], {"ADAPTER_URL": url, "ADAPTER_KEY": f"@{key_file}"}),
+        # As it comes out of many a store of secrets.
+        ([], {"ADAPTER_URL": url, "ADAPTER_KEY": f"{up.facts['api_key']}\n"}),
     ):
         done = run("predict", "sklearn-iris", "--json", *options, given=IRIS, env=variables)
         assert (done.returncode, done.stderr) == (0, "")
@@ -187,6 +189,7 @@ def test_url_and_key_may_be_said(up: Up, tmp_path: Path) -> None:
         (["--url", "http://127.0.0.1:9", "--key", "k"], 1, "http://127.0.0.1:9: cannot be reached: "),
         (["--url", "localhost:9", "--key", "k"], 1, "localhost:9: cannot be reached: "),
         (["--url", "http://127.0.0.1:9", "--key", "ä"], 2, "the URL or the key cannot be sent: "),
+        (["--url", "http://127.0.0.1:9", "--key", "k\nx"], 2, "the API key holds a line break, or another "),
         (
             ["--url", "http://127.0.0.1:9", "--key", "@none"],
             2,
