@@ -38,6 +38,7 @@ MOST_WAITING = 100
 """Requests behind the one that is being answered."""
 MOST_UNREAD_BYTES = 256 << 10
 """Of a body, before no more of it is read from the connection."""
+_LATER = HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class HttpProtocol(PatientProtocol):
@@ -290,7 +291,8 @@ class HttpProtocol(PatientProtocol):
     def _refusal(self, status: HTTPStatus, code: str, message: str) -> bytes:
         """The whole answer. It is logged, by the journal where that has the request at hand."""
         path = (getattr(self, "url", b"") or b"/").decode("latin-1").partition("?")[0]
-        answer = error_body(path, status, code, message)
+        again = {"Retry-After": "1"} if status in _LATER else {}
+        answer = error_body(path, status, code, message, headers=again)
         cycle = None if self._in_headers else self.cycle
         if cycle is None:
             request_id = new_request_id()

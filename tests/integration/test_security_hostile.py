@@ -206,6 +206,7 @@ def test_more_connections_than_allowed_are_told_so(api: Api, key: dict[str, str]
         answers = [read_all(many[-1])]
         assert answers[0].startswith(b"HTTP/1.1 503 ")
         assert b"too many connections" in answers[0]
+        assert b"\r\nretry-after: 1\r\n" in answers[0]
     finally:
         for connection in many:
             connection.close()

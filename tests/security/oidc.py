@@ -62,8 +62,8 @@ class Provider:
             def do_GET(self) -> None:
                 provider.fetches.append(self.path)
                 provider.goes_on.wait()
-                good = 200, {}, json.dumps(provider.answer(self.path)).encode()
-                status, headers, body = provider.instead.get(self.path, good)
+                status, headers, body = provider.instead.get(self.path, (200, {}, b""))
+                body = body or json.dumps(provider.answer(self.path)).encode()
                 self.send_response(500 if provider.broken else status)
                 headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
                 for name, value in headers.items():
