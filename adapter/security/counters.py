@@ -2,8 +2,8 @@
 
 A client's counter is one subject. Each addition is a message that carries the total so far, and messages
 live a little longer than the window: the stream is the log of the last minute. What was taken in the window
-is the total now less the total before the first message in it, both by the server's clock, so that every
-process sees the same window, and it slides.
+is the total now less the total before the first message in it, by the server's clock, which is asked now and
+then: every process sees the same window, however wrong its own clock is, and it slides.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ STREAM = "MIAAS_RATE"
 _SUBJECT = "miaas.rate."
 _TIMEOUT_S = 0.5
 _SET_UP_AGAIN_S = 1.0
+_ASK_TIME_EVERY_S = 60.0
 _KEPT_S = WINDOW_S + 10
 
 
@@ -51,7 +52,10 @@ class Counters:
         self.ready = False
         self.epoch: object = None
         """Another one when the counters had to begin anew."""
+        self._server_time = datetime.fromtimestamp(0, UTC)
+        self._told_at = 0.0
         connection.use(self._prepare, self._lose)
+        connection.work(self._keep_time)
 
     @property
     def available(self) -> bool:
@@ -68,8 +72,8 @@ class Counters:
 
     async def oldest(self, client: str) -> Oldest | None:
         """The first message of the window that ends now, or None when there is none."""
-        now = datetime.now(UTC)
-        start = now - timedelta(seconds=WINDOW_S)
+        passed_s = time.monotonic() - self._told_at
+        start = self._server_time + timedelta(seconds=passed_s - WINDOW_S)
         request = {"next_by_subj": _subject(client), "start_time": start.isoformat()}
         try:
             answer = await self._connection.client.request(
@@ -109,12 +113,29 @@ class Counters:
             try:
                 with suppress(BadRequestError):  # it is there, perhaps with another configuration
                     await self._js.add_stream(config)
-                self.epoch = (await self._js.stream_info(STREAM)).created
+                await self._look()
                 self.ready = True
             except (nats.errors.Error, OSError, TimeoutError) as error:
                 _log.warning("rate limit counted locally", reason=str(error) or type(error).__name__)
                 await asyncio.sleep(_SET_UP_AGAIN_S)
         _log.info("rate limit shared through NATS")
+
+    async def _look(self) -> None:
+        """Learn what time it is at the server, and since when the stream is there."""
+        answer = await self._connection.client.request(f"$JS.API.STREAM.INFO.{STREAM}", timeout=_TIMEOUT_S)
+        try:
+            info = json.loads(answer.data)
+            self._server_time = datetime.fromisoformat(info["ts"]).astimezone(UTC)
+            self.epoch = info["created"]
+        except (KeyError, ValueError) as error:
+            raise nats.errors.Error("the stream of the rate limit is not there") from error
+        self._told_at = time.monotonic()
+
+    async def _keep_time(self) -> None:
+        while True:
+            await asyncio.sleep(_ASK_TIME_EVERY_S)
+            with suppress(nats.errors.Error, OSError, TimeoutError):
+                await self._look()
 
     def _lose(self) -> None:
         self.ready = False

@@ -3,11 +3,19 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Self
 
 import httpx
 import pytest
 
+from adapter.core.metrics import Metrics
+from adapter.core.types import Client, Quota
+from adapter.nats import NatsConnection
+from adapter.security import counters
+from adapter.security.ratelimit import SharedRateLimiter
+from adapter.settings import Settings
 from tests.integration.nats import server
 from tests.integration.serving import SHARED, Api, Statuses, make_key, paced, serving, wait_for
 
@@ -132,3 +140,30 @@ async def _minute(pair: Pair, robbed: Pair, restarted: Pair) -> list[Statuses]:
             group.create_task(paced(300, QUARTER_S, other))
             group.create_task(rob())
     return [runs[0], other, *runs[1:]]
+
+
+@pytest.mark.parametrize("ahead_s", [-3600, 0, 3600])
+def test_the_window_is_natss_however_wrong_our_clock_is(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, ahead_s: float
+) -> None:
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + timedelta(seconds=ahead_s)
+
+    monkeypatch.setattr(counters, "datetime", Wrong)
+
+    async def test() -> list[Quota | None]:
+        connection = NatsConnection(Settings(nats_url=pair.nats.url))
+        limiter = SharedRateLimiter(20, Metrics(), counters.Counters(connection, 1))
+        connection.open()
+        await connection.settled()
+        try:
+            return [await limiter.admit(Client(f"wrong by {ahead_s}")) for _ in range(60)]
+        finally:
+            await limiter.close()
+            await connection.close()
+
+    told = [quota for quota in asyncio.run(test()) if quota]
+    assert [quota.granted for quota in told] == [True] * 20 + [False] * 40
+    assert all(50 <= quota.reset_s <= 60 for quota in told)
