@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from adapter import patience
 from adapter.listener import QuietServer
+from adapter.protocol import MOST_WAITING
 from adapter.settings import Settings
 from tests.integration.serving import wait_for
 from tests.quiet import quiet_server
@@ -181,6 +182,6 @@ def test_so_many_requests_may_wait_and_no_more(application: Application) -> None
         wait_for(lambda: application.refused)
         application.go_on.set()
         *answers, last = read_answers(client)
-    assert answers == [(200, "/held"), *[(200, "/1")] * protocol.MOST_WAITING]
+    assert answers == [(200, "/held"), *[(200, "/1")] * MOST_WAITING]
     assert (last[0], "more than 100 requests wait on this connection" in last[1]) == (429, True)
     assert application.refused == ["rate_limited"]
