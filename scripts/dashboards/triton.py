@@ -26,6 +26,22 @@ WELL = Section(
     4,
     word("Triton", "Whether every Triton's metrics can be scraped.", 'min(up{job="triton"})', UP_OR_DOWN),
     number(
+        "Left alone",
+        "How many of several Tritons the adapter sends nothing to, because they do not answer.",
+        "count(min by (server) (adapter_triton_server_up) == 0) or vector(0)",
+        "none",
+        (1, RED),
+    ),
+    number(
+        "Failovers",
+        "Calls per second that went to another of several Tritons, because the one before was away or went.",
+        rate("adapter_triton_failovers_total"),
+        "ops",
+        (0.01, YELLOW),
+        (1, RED),
+        decimals=2,
+    ),
+    number(
         "Inferences",
         "Requests per second that succeeded.",
         rate("nv_inference_request_success", "", MODEL),

@@ -26,6 +26,7 @@ from adapter.standalone.network import LOOPBACK, hold_port, port_of
 from tests.integration.certificates import Files
 from tests.integration.conftest import FOR_TESTS, Up, eventually, make_repository, start_up
 from tests.integration.prometheus import WINDOW, Prometheus, has_data, start_prometheus
+from tests.integration.proxy import Proxy
 from tests.integration.services import Service
 from tests.integration.site import job
 from tests.integration.traffic import traffic
@@ -47,7 +48,9 @@ class Night:
 
     up: Up
     second: Service
-    """One more API process, with TLS."""
+    """One more API process, with TLS, to which there are two Tritons."""
+    relay: Proxy
+    """Its way to one of them."""
     certificate: Files
     prometheus: Prometheus
     greedy: dict[str, str]
@@ -82,6 +85,12 @@ class Night:
             with suppress(ProcessLookupError):
                 self.up.kill("triton")
         eventually(self.up.ready)
+
+    def one_of_two_tritons_is_cut_off(self) -> None:
+        """The way to it passes nothing on."""
+        since = time.time()
+        with self.relay.frozen():
+            self.prometheus.expect(since, "MiaasTritonServerDown")
 
     def nats_hangs(self) -> None:
         """It answers nothing until that is noticed."""
@@ -146,7 +155,9 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
         up = stack.enter_context(start_up(folder, repository, "--workers", "2", **settings))
         certificate = Files(folder)
         certificate.issue(LOOPBACK, until=datetime.now(UTC) + timedelta(days=30))
-        second, ops_port = _second_adapter(stack, up, folder, certificate)
+        host, port = up.facts["triton_grpc"].rsplit(":", 1)
+        relay = stack.enter_context(Proxy((host, int(port))).running())
+        second, ops_port = _second_adapter(stack, up, folder, certificate, relay)
         key = KeyStore(up.state_dir / "keys.json").create("greedy", ("infer", "read"), rate_per_minute=60).key
         for model in ("sklearn-iris", "imagenet"):
             assert up.client.get(f"/v1/models/{model}").status_code == 200
@@ -156,16 +167,18 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
         triton = httpx.URL(up.facts["triton_metrics"]).netloc.decode()
         targets = {"adapter": [address, f"{LOOPBACK}:{ops_port}"], "triton": [triton]}
         prometheus = stack.enter_context(start_prometheus(folder / "prometheus", targets))
-        night = Night(up, second, certificate, prometheus, {"X-API-Key": key})
+        night = Night(up, second, relay, certificate, prometheus, {"X-API-Key": key})
         yield _lived(night)
 
 
-def _second_adapter(stack: ExitStack, up: Up, folder: Path, certificate: Files) -> tuple[Service, int]:
+def _second_adapter(
+    stack: ExitStack, up: Up, folder: Path, certificate: Files, relay: Proxy
+) -> tuple[Service, int]:
     """A `serve` with TLS beside `up`, and the port of its operations listener."""
     port, ops_port = (port_of(stack.enter_context(hold_port())) for _ in range(2))
     environment = {
         **{**os.environ, **FOR_TESTS},
-        "ADAPTER_TRITON_GRPC_URL": up.facts["triton_grpc"],
+        "ADAPTER_TRITON_GRPC_URL": f"{up.facts['triton_grpc']},{relay.address}",
         "ADAPTER_NATS_URL": up.facts["nats_url"],
         "ADAPTER_STATE_DIR": str(up.state_dir),
         **{f"ADAPTER_{name}": value for name, value in certificate.settings.items()},
@@ -217,6 +230,7 @@ FAULTS: tuple[Callable[[Night], None], ...] = (
     # First what spends the budgets: it is forgotten last.
     Night.triton_hangs,
     Night.triton_dies_again_and_again,
+    Night.one_of_two_tritons_is_cut_off,
     Night.nats_hangs,
     Night.worker_hangs_and_dies,
     Night.a_job_is_poison,
