@@ -4,6 +4,7 @@ uvicorn writes head and body apart: two system calls, which are most of a short 
 without a size, or in pieces or large and goes over TLS, is left to it.
 """
 
+import asyncio
 from typing import Any, ClassVar
 
 from starlette.types import Message
@@ -32,6 +33,8 @@ class Cycle(RequestResponseCycle):
         """Of a request's body, until they are received."""
         self._unread = 0
         self._place: memoryview | None = None
+        self.ends_with_client: asyncio.Task[Any] | None = None
+        """What is cancelled if the client hangs up before its answer begins."""
 
     _block: ClassVar[tuple[Headers, bytes]] = ([], b"")
     """uvicorn's own headers, new every second, and what they look like on the wire."""

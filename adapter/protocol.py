@@ -24,6 +24,7 @@ from adapter.contracts.journal import (
     request_id_of,
     wanted,
 )
+from adapter.contracts.leaving import END_WITH_CLIENT
 from adapter.cycle import Cycle
 from adapter.heads import is_well_formed, without_offer
 from adapter.intake import Intake
@@ -65,6 +66,7 @@ class HttpProtocol(PatientProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._extensions[END_WITH_CLIENT] = self._end_with_client
         if self.scheme == "http":
             self._extensions[BODY_INTO] = self._put_into
         self.wait()
@@ -79,6 +81,8 @@ class HttpProtocol(PatientProtocol):
         cycle = self.cycle = self._answering
         if cycle is not None and not cycle.response_started:
             client_got(cycle.scope["state"], CLIENT_LEFT)
+            if cycle.ends_with_client is not None:
+                cycle.ends_with_client.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -201,6 +205,10 @@ class HttpProtocol(PatientProtocol):
         if rest:
             self.transport.set_protocol(Intake(self, rest, self._took))
         return True
+
+    def _end_with_client(self) -> None:
+        if self._answering is not None:
+            self._answering.ends_with_client = asyncio.current_task(self.loop)
 
     def _took(self, size: int, last: bool) -> None:
         self._body_bytes += size

@@ -185,6 +185,9 @@ class FakeQueue:
         self.results: dict[str, JobResult] = {}
         self.submissions: list[Submission] = []
         self.waits: list[float] = []
+        self.waiting = 0
+        self.holds = False
+        """Whether who waits for a result does so, and is told nothing."""
         self.answer: Callable[[Job], JobResult | None] = lambda job: None
         self.fault: Exception | None = None
 
@@ -213,6 +216,12 @@ class FakeQueue:
         job = self.jobs.get(job_id)
         if job is None or job.client != client:
             raise JobNotFound(f"no request with the id {job_id}")
+        if wait_s and self.holds:
+            self.waiting += 1
+            try:
+                await asyncio.sleep(wait_s)
+            finally:
+                self.waiting -= 1
         result = self.results.get(job_id) or (self.answer(job) if wait_s else None)
         return JobStatus(job_id, job.request.model_name, job.submitted, job.submitted, result)
 

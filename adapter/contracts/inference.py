@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from adapter.contracts.answers import json_response, timestamp, version_headers
 from adapter.contracts.body import parse_json, read_body
+from adapter.contracts.leaving import end_with_client
 from adapter.contracts.models import name_model
 from adapter.contracts.submissions import idempotency_key, preferred_wait, read_model_id, read_submission
 from adapter.core.codec import encode_answer
@@ -60,6 +61,7 @@ class Inference:
         headers = {"Location": f"{request.scope['path']}/{job_id}", **version_headers(metadata)}
         if wait_s := preferred_wait(request.headers):
             headers["Preference-Applied"] = f"wait={wait_s}"
+            end_with_client(request.scope)
             # That it is queued is settled: whatever happens to the wait, its client must learn the id.
             status = await self._ended_within(submission.client, job_id, wait_s)
             if status is not None:
@@ -76,6 +78,7 @@ class Inference:
     async def result(self, request: Request) -> Response:
         """Where the caller's request stands, with its result once there is one; `Prefer: wait` holds it."""
         wait_s = preferred_wait(request.headers)
+        end_with_client(request.scope)
         status = await self._queue.status(request.state.client.id, _job_id(request), wait_s)
         headers = {} if status.result else {"Retry-After": "1"}
         if wait_s:

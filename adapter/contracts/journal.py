@@ -1,5 +1,6 @@
 """What is kept of a request: its id, its place in a trace, its metrics, and its line in the log."""
 
+import asyncio
 import re
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -97,9 +98,11 @@ class Journal:
             try:
                 await self._app(scope, counted_receive, counted_send)
                 status = status or CLIENT_LEFT
-            except BaseException:
+            except BaseException as error:
                 status = status or HTTPStatus.INTERNAL_SERVER_ERROR.value
-                raise
+                # Who left is answered no more: see `leaving`.
+                if not (isinstance(error, asyncio.CancelledError) and state.get(_GOT) == CLIENT_LEFT):
+                    raise
             finally:
                 seconds = perf_counter() - began
                 if _GOT in state:

@@ -7,6 +7,7 @@ from starlette.types import Receive, Scope, Send
 from adapter.contracts import bulk
 from adapter.contracts.answers import json_response, version_headers
 from adapter.contracts.body import LARGE, parse_json, read_body
+from adapter.contracts.leaving import end_with_client
 from adapter.contracts.models import name_model
 from adapter.core.codec import decode_body, encode_answer
 from adapter.core.dataplane import DataPlane
@@ -37,6 +38,7 @@ class Predict:
                 tensors, form = _decode(metadata, body)
         version = metadata.version if len(scope["path_params"]) > 1 else ""
         request = InferRequest(metadata.name, version, tensors)
+        end_with_client(scope)
         response = await self._dataplane.infer(metadata, request, self._settings.infer_timeout_s)
         headers, nan_tokens = version_headers(metadata), self._settings.nan_tokens
         with Stage("encode", stages.labels("encode", metadata.name)):

@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from adapter.contracts.answers import version_headers
 from adapter.contracts.body import LARGE, read_body, read_body_into
+from adapter.contracts.leaving import end_with_client
 from adapter.contracts.models import name_model
 from adapter.contracts.v2_request import HEADER_LENGTH, decode_request, header_length
 from adapter.contracts.v2_response import encode_response
@@ -51,6 +52,7 @@ class Infer:
                 )
             else:
                 request, forms = decode_request(metadata, version, body, length, regions=regions)
+        end_with_client(scope)
         call = self._dataplane.infer(metadata, request, self._settings.infer_timeout_s, whole=True)
         # A body may be large: nobody holds on to it once it is sent.
         del body, request

@@ -21,9 +21,9 @@ def compared(estimator: Any, model: Any, features: int) -> tuple[Any, list[str]]
     Both are asked with made-up rows of so many FP32 features; nothing is said where either takes none of
     them. Raises ModelError when an answer is of another size.
     """
-    random = np.random.default_rng(0)
-    scales = 10.0 ** random.uniform(-1, 1, (_ROWS, 1))
-    rows = (random.normal(size=(_ROWS, features)) * scales).astype(np.float32)
+    generator = np.random.default_rng(0)
+    scales = 10.0 ** generator.uniform(-1, 1, (_ROWS, 1))
+    rows = (generator.normal(size=(_ROWS, features)) * scales).astype(np.float32)
     try:
         answers = _answers(model, rows)
         expected = {name: _expected(estimator, name, rows) for name in answers}

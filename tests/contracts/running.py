@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import uvicorn
 
+from adapter import listener
 from adapter.app import Services, create_app
 from adapter.core.types import InferRequest, InferResponse
 from adapter.settings import Settings
@@ -97,7 +98,7 @@ def running(settings: Settings) -> Iterator[Api]:
     clients = {"alice": ["infer", "read"], "bob": ["infer", "read"], "reader": ["read"], "sender": ["infer"]}
     keys = {name: services.keys.create(name, scopes).key for name, scopes in clients.items()}
     server = uvicorn.Server(
-        uvicorn.Config(create_app(settings, services), log_config=None, access_log=False, server_header=False)
+        listener.config(create_app(settings, services), settings, None, services.metrics.refused)
     )
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]

@@ -1,7 +1,10 @@
 """More clients than can be served, and clients that hang up; `make overload hangups` take longer over it."""
 
+import json
+import socket
 from collections.abc import Iterator
 
+import httpx
 import pytest
 import uvloop
 
@@ -10,6 +13,7 @@ from bench.hangups import hang_up
 from bench.loads import write_img_model
 from bench.overload import overload
 from tests.integration.conftest import Up, eventually, make_repository, start_up
+from tests.models.generate import write_count_model
 
 CONNECTIONS = 1000
 SECONDS = 6
@@ -22,7 +26,8 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     folder = tmp_path_factory.mktemp("overload")
     repository = make_repository(folder, "sklearn-iris")
     write_img_model(repository)
-    with start_up(folder, repository, ADAPTER_BATCH_QUEUE="64") as running:
+    write_count_model(repository / "count", folder / "executed")
+    with start_up(folder, repository, ADAPTER_BATCH_QUEUE="64", ADAPTER_METADATA_TTL_S="60") as running:
         yield running
 
 
@@ -47,3 +52,29 @@ def test_clients_that_hang_up_leave_nothing_behind(own: Up) -> None:
     found = uvloop.run(hang_up(settings, own.facts["api_key"], REQUESTS, 64))
     assert found.left == {}
     assert found.statuses.keys() == {200}
+
+
+def test_who_hangs_up_while_he_waits_is_never_sent_to_triton(own: Up) -> None:
+    url = httpx.URL(own.facts["url"])
+    log = own.repository.parent / "executed"
+
+    def send(value: int) -> socket.socket:
+        """A request whose answer nobody reads yet, once it is where it waits."""
+        body = json.dumps({"instances": [[value]]})
+        head = f"POST /v1/models/count:predict HTTP/1.1\r\nHost: x\r\nX-API-Key: {own.facts['api_key']}\r\n"
+        connection = socket.create_connection((url.host, url.port or 0))
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        assert own.client.get("/health").status_code == 200
+        return connection
+
+    # Each takes a second, and two calls of a model may be in flight.
+    first = send(1_000_000_001)
+    eventually(lambda: log.exists() and log.read_text() == "1000000001\n")
+    second = send(1_000_000_002)
+    send(7).close()
+    assert own.client.get("/health").status_code == 200
+    for connection in (first, second):
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        connection.close()
+    assert own.predict("count", {"instances": [[8]]}).json() == {"predictions": [[8]]}
+    assert log.read_text() == "1000000001\n1000000002\n8\n"
