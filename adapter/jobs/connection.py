@@ -25,6 +25,8 @@ from adapter.nats import NatsConnection
 
 _log = structlog.get_logger()
 
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+"""A header: a message is stored only if the last one on its subject has this number, 0 for none."""
 TIMEOUT_S = 0.9
 """How long JetStream may take to answer."""
 SLOW_TIMEOUT_S = 10.0
@@ -40,7 +42,7 @@ _LOOK_UPS = 32
 for a client (64 MB).
 """
 _RETRY_S = 0.5
-_NEVER_STORED = {"Nats-Expected-Last-Subject-Sequence": str((1 << 63) - 1)}
+_NEVER_STORED = {EXPECTED: str((1 << 63) - 1)}
 _LOOK_AGAIN_S = 0.02
 
 _STREAM_STORE_FAILED = 10077

@@ -4,11 +4,9 @@ import orjson
 
 from adapter.core.errors import IdempotencyConflict, QueueUnavailable
 from adapter.core.types import IdempotencyKey
-from adapter.jobs.connection import Connection
+from adapter.jobs.connection import EXPECTED, Connection
 from adapter.jobs.ids import token
 from adapter.jobs.streams import NOTES
-
-_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
 
 async def claim(connection: Connection, client: str, wanted: IdempotencyKey, job_id: str) -> str:
@@ -21,7 +19,7 @@ async def claim(connection: Connection, client: str, wanted: IdempotencyKey, job
     found = await connection.last(NOTES, subject, direct=False)
     if found is None:
         content = orjson.dumps({"id": job_id, "digest": wanted.digest})
-        if await connection.publish(subject, content, {_EXPECTED: "0"}) is not None:
+        if await connection.publish(subject, content, {EXPECTED: "0"}) is not None:
             return job_id
         found = await connection.last(NOTES, subject, direct=False)
     if found is None:
@@ -39,7 +37,7 @@ async def renew(
     found = await connection.last(NOTES, _key(client, wanted), direct=False)
     if found is not None and orjson.loads(found.payload)["id"] == forgotten:
         content = orjson.dumps({"id": job_id, "digest": wanted.digest})
-        await connection.publish(found.subject, content, {_EXPECTED: str(found.sequence)})
+        await connection.publish(found.subject, content, {EXPECTED: str(found.sequence)})
     return await claim(connection, client, wanted, job_id)
 
 

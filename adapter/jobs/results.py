@@ -6,10 +6,8 @@ from adapter.core import tracing
 from adapter.core.errors import PayloadTooLarge
 from adapter.core.types import Job, JobResult, JobStatus
 from adapter.jobs import chunks, messages
-from adapter.jobs.connection import Connection, Stored, message_size
+from adapter.jobs.connection import EXPECTED, Connection, Stored, message_size
 from adapter.jobs.streams import RESULTS
-
-_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
 
 class Results:
@@ -42,7 +40,7 @@ class Results:
 
     async def _save(self, job: Job, result: JobResult, input_pointer: str, span: tracing.Span) -> bool:
         payload, headers = messages.result_message(job, result, time.time())
-        headers[_EXPECTED] = str(job.replaces)
+        headers[EXPECTED] = str(job.replaces)
         subject = messages.result_subject(job.client, job.id)
         if span.recording:
             span.set(messages.span_attributes("send", RESULTS, job))
@@ -58,6 +56,6 @@ class Results:
         sequence = await self._connection.publish(subject, payload, headers)
         if sequence is None and job.replaces and not await self.find(job.client, job.id, direct=False):
             # The failed result that this one replaces expired meanwhile.
-            sequence = await self._connection.publish(subject, payload, {**headers, _EXPECTED: "0"})
+            sequence = await self._connection.publish(subject, payload, {**headers, EXPECTED: "0"})
         await self._connection.send(messages.done_subject(job.client, job.id))
         return sequence is not None
